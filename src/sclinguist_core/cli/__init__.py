@@ -1,0 +1,51 @@
+"""``sclinguist``: the command line, one module a command."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import sclinguist_core
+from sclinguist_core.cli import proteins
+from sclinguist_core.cli.benchmark import benchmark
+from sclinguist_core.cli.demo import demo
+from sclinguist_core.cli.doctor import doctor
+from sclinguist_core.cli.evaluate import evaluate
+from sclinguist_core.cli.models import models
+from sclinguist_core.cli.predict import predict
+from sclinguist_core.console import run_app
+
+app = typer.Typer(
+    name="sclinguist",
+    help="Predict surface protein from the RNA of tissue sections and cells.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command()(demo)
+app.command()(predict)
+app.command()(evaluate)
+app.command()(benchmark)
+app.add_typer(proteins.app, name="proteins")
+app.command()(models)
+app.command()(doctor)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(sclinguist_core.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Version.")
+    ] = False,
+) -> None:
+    """Predict surface protein from the RNA of tissue sections and cells."""
+
+
+def main() -> None:
+    """Entry point; an `InputError` becomes one sentence and exit status 1."""
+    run_app(app)

@@ -1,0 +1,80 @@
+"""What all commands share: the progress bar, the way errors are shown."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+from sclinguist_core.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
+
+class Bar:
+    """A progress bar with count, rate and time left."""
+
+    def __init__(self, progress: Progress, description: str) -> None:
+        self._progress = progress
+        self._task = progress.add_task(description, total=None)
+
+    def update(self, done: int, total: int, description: str) -> None:
+        """Show how far it is."""
+        self._progress.update(self._task, completed=done, total=total, description=description)
+
+
+@contextmanager
+def progress_bar(description: str, *, unit: str) -> Iterator[Bar]:
+    """Bar on standard error, so that standard output stays clean for pipes."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Task as RichTask
+    from rich.text import Text
+
+    class RateColumn(ProgressColumn):
+        def render(self, task: RichTask) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:,.0f} {unit}/s")
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        RateColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        refresh_per_second=5,
+    ) as progress:
+        yield Bar(progress, description)
+
+
+def run_app(app: typer.Typer) -> None:
+    """Run a command-line app; expected errors become one sentence and a status.
+
+    Exit status: 0 done; 1 something the user gave cannot be used; 2 unknown options; 130
+    interrupted (nothing is half-written: files are renamed into place at the end).
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        app()
+    except InputError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("Interrupted; nothing was written.", err=True)
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,109 @@
+"""Matrix Market files of counts.
+
+``scipy.io.mmread`` is as fast, but brings the whole process down on some damaged files, and a
+window with it. Here pandas parses the numbers and every index is checked.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from sclinguist_core.errors import InputError
+
+_FIELDS = frozenset({"integer", "real", "double", "pattern"})
+_LONGEST_LINE = 10_000
+
+
+def read_mtx(path: Path) -> sparse.csr_matrix:
+    """Read a Matrix Market file, turned: what are its columns become rows.
+
+    Parameters
+    ----------
+    path
+        ``matrix.mtx`` or ``matrix.mtx.gz`` of 10x: a row a feature, a column a barcode.
+
+    Returns
+    -------
+    scipy.sparse.csr_matrix
+        (n_columns, n_rows) float32.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, not complete, or no sparse matrix.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            pattern, shape, n_entries = _read_header(file, path)
+            columns = ["row", "column"] if pattern else ["row", "column", "value"]
+            entries = pd.read_csv(
+                file,
+                sep=r"\s+",
+                header=None,
+                names=columns,
+                dtype={"row": np.int64, "column": np.int64, "value": np.float32},
+                index_col=False,
+            )
+    except pd.errors.EmptyDataError:
+        entries = pd.DataFrame({"row": [], "column": [], "value": []}, dtype=np.int64)
+    except InputError:
+        raise
+    except (ValueError, OSError, EOFError, OverflowError, zlib.error) as error:
+        raise _damaged(path, "it cannot be parsed") from error
+    if len(entries) != n_entries:
+        raise _damaged(path, f"{len(entries):,} of {n_entries:,} entries are there")
+    rows = entries["row"].to_numpy() - 1
+    columns_ = entries["column"].to_numpy() - 1
+    values = (
+        np.ones(len(entries), dtype=np.float32)
+        if pattern
+        else entries["value"].to_numpy(dtype=np.float32)
+    )
+    if len(entries) and (
+        rows.min() < 0
+        or columns_.min() < 0
+        or rows.max() >= shape[0]
+        or columns_.max() >= shape[1]
+    ):
+        raise _damaged(path, f"it has entries beyond its size of {shape[0]} x {shape[1]}")
+    matrix = sparse.csr_matrix((values, (columns_, rows)), shape=shape[::-1])
+    matrix.sum_duplicates()
+    return matrix
+
+
+def _read_header(file: IO[bytes], path: Path) -> tuple[bool, tuple[int, int], int]:
+    """Whether values are left out, the size, and the number of entries."""
+    words = file.readline(_LONGEST_LINE).decode("ascii", "replace").lower().split()
+    known = len(words) >= 5 and words[:3] == ["%%matrixmarket", "matrix", "coordinate"]
+    if not known or words[3] not in _FIELDS:
+        raise InputError(
+            f"'{path}' is no sparse Matrix Market file of numbers: its first line is "
+            f"'{' '.join(words)[:60]}', expected '%%MatrixMarket matrix coordinate integer "
+            "general'; fetch it again."
+        )
+    line = b"%"
+    while line.startswith(b"%"):
+        line = file.readline(_LONGEST_LINE)
+    sizes = [int(word) for word in line.split()]
+    if len(sizes) != 3 or min(sizes) < 0:
+        raise _damaged(path, "its line of sizes is no three numbers")
+    if words[4] != "general" and sizes[2]:
+        raise InputError(
+            f"'{path}' is a {words[4]} matrix, expected a general one: counts of features and "
+            "barcodes are never symmetric; write it anew."
+        )
+    return words[3] == "pattern", (sizes[0], sizes[1]), sizes[2]
+
+
+def _damaged(path: Path, found: str) -> InputError:
+    return InputError(
+        f"'{path}' is damaged or not complete ({found}), expected a Matrix Market file: fetch it "
+        "again and compare its size."
+    )

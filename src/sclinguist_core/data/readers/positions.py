@@ -1,0 +1,190 @@
+"""Positions of spots and scale factors, as Space Ranger writes them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from sclinguist_core.data.readers.layout import POSITIONS, SCALEFACTORS, find_one
+from sclinguist_core.errors import InputError
+
+#: Columns of a positions file after the barcode, in the order of files without a header.
+COLUMNS = ("in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
+
+_SCALES = ("spot_diameter_fullres", "tissue_hires_scalef", "tissue_lowres_scalef")
+#: Below this share of matched barcodes the positions belong to another run.
+_MIN_MATCHED = 0.5
+
+
+def read_positions(folder: Path, prefix: str = "") -> pd.DataFrame:
+    """Read the positions of all spots of a slide.
+
+    Understands ``tissue_positions.parquet`` (Visium HD), ``tissue_positions.csv`` (Space Ranger
+    2 and later, with a header) and ``tissue_positions_list.csv`` (1.x, without).
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index barcode; columns as :data:`COLUMNS`.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, lacks columns, or names a barcode twice.
+    """
+    path = find_one(folder, POSITIONS, prefix=prefix)
+    if path is None:
+        raise InputError(
+            f"'{folder}' has no positions of spots, expected tissue_positions.csv, "
+            "tissue_positions_list.csv or tissue_positions.parquet: fetch the file of this run."
+        )
+    frame = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+    missing = [name for name in ("barcode", *COLUMNS) if name not in frame.columns]
+    if missing:
+        raise InputError(
+            f"'{path}' lacks the column(s) {', '.join(missing)}, expected barcode, "
+            f"{', '.join(COLUMNS)}: take the file that Space Ranger wrote."
+        )
+    if frame["barcode"].duplicated().any():
+        repeated = frame["barcode"][frame["barcode"].duplicated()]
+        raise InputError(
+            f"'{path}' names {repeated.nunique()} barcode(s) twice, such as {repeated.iloc[0]}, "
+            "expected one line a spot: take the file that Space Ranger wrote."
+        )
+    numbers = frame[list(COLUMNS)].apply(pd.to_numeric, errors="coerce")
+    bad = numbers[list(COLUMNS)].isna().any(axis=1)
+    if bad.any():
+        line = frame.loc[bad].iloc[0]
+        raise InputError(
+            f"'{path}' has {int(bad.sum())} line(s) that are no positions, such as that of "
+            f"'{line['barcode']}', expected five numbers after the barcode: take the file that "
+            "Space Ranger wrote."
+        )
+    numbers.index = pd.Index(frame["barcode"].astype(str), dtype=object)
+    for name in COLUMNS[:3]:
+        numbers[name] = numbers[name].astype(np.int64)
+    return numbers
+
+
+def read_scalefactors(folder: Path, prefix: str = "") -> dict[str, float]:
+    """Read ``scalefactors_json.json`` and check that its numbers make sense.
+
+    Raises
+    ------
+    InputError
+        If it is missing, is no JSON, or holds a scale that is not a positive number.
+    """
+    path = find_one(folder, SCALEFACTORS, prefix=prefix)
+    if path is None:
+        raise InputError(
+            f"'{folder}' has no scalefactors_json.json, expected it beside the positions: without "
+            "it spots cannot be placed on the image; fetch the file of this run."
+        )
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        values = json.loads(content)
+    except (ValueError, OSError, EOFError, zlib.error) as error:
+        raise InputError(f"'{path}' cannot be read as JSON ({error}): fetch it again.") from error
+    if not isinstance(values, dict) or "spot_diameter_fullres" not in values:
+        raise InputError(
+            f"'{path}' does not state spot_diameter_fullres, expected scale factors of Space "
+            "Ranger: fetch the file of this run."
+        )
+    for name in (*_SCALES, "microns_per_pixel", "bin_size_um"):
+        if name in values:
+            check_scale(values[name], name, path)
+    return values
+
+
+def check_scale(value: object, name: str, source: object) -> float:
+    """Return a scale as float; refuse zero, negative, infinite and non-numeric ones."""
+    number = float(value) if isinstance(value, int | float) else math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise InputError(
+            f"'{source}' states {name} = {value!r}, expected a number above zero: fetch the file "
+            "of this run again."
+        )
+    return number
+
+
+def match_barcodes(
+    barcodes: np.ndarray, known: pd.Index, *, counts_path: Path, positions_path: Path
+) -> np.ndarray:
+    """Row of the positions for each barcode of the counts.
+
+    Barcodes are compared as they stand; where that fails for most of them, without the suffix
+    (``-1``) that one of both files may lack.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n_barcodes,) int; -1 where a barcode has no position.
+
+    Raises
+    ------
+    InputError
+        If fewer than half of the barcodes have a position.
+    """
+    rows = known.get_indexer(pd.Index(barcodes))
+    if len(barcodes) and np.mean(rows >= 0) < _MIN_MATCHED:
+        bare_known = known.str.replace(r"-\d+$", "", regex=True)
+        bare = pd.Index(barcodes).str.replace(r"-\d+$", "", regex=True)
+        if bare_known.is_unique and bare.is_unique:
+            rows = bare_known.get_indexer(bare)
+    matched = int(np.count_nonzero(rows >= 0))
+    if len(barcodes) and matched < _MIN_MATCHED * len(barcodes):
+        raise InputError(
+            f"Only {matched:,} of the {len(barcodes):,} barcodes of '{counts_path}' (such as "
+            f"{_example(barcodes)}) have a position in '{positions_path}' (such as "
+            f"{_example(known)}), expected all: counts and positions must come from one run."
+        )
+    return np.asarray(rows)
+
+
+def _example(barcodes: Sequence[str] | np.ndarray | pd.Index) -> str:
+    return str(barcodes[0]) if len(barcodes) else "none"
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    try:
+        frame = pd.read_csv(path, header=None, dtype=str, keep_default_na=False)
+    except pd.errors.EmptyDataError as error:
+        raise InputError(f"'{path}' is empty, expected a line for every spot.") from error
+    except (ValueError, OSError, EOFError, zlib.error) as error:
+        raise InputError(
+            f"'{path}' cannot be read as a comma-separated file: it is damaged; fetch it again."
+        ) from error
+    first = [str(value).strip().lower() for value in frame.iloc[0]]
+    # Some 1.x files were given a header by their owners: look at the line, not the name.
+    if "barcode" in first or "in_tissue" in first:
+        frame = frame.iloc[1:].set_axis(first, axis=1)
+        if "barcode" not in frame.columns:
+            frame = frame.rename(columns={frame.columns[0]: "barcode"})
+        return frame.reset_index(drop=True)
+    if frame.shape[1] != len(COLUMNS) + 1:
+        raise InputError(
+            f"'{path}' has {frame.shape[1]} columns and no header, expected barcode, "
+            f"{', '.join(COLUMNS)}: take the file that Space Ranger wrote."
+        )
+    return frame.set_axis(["barcode", *COLUMNS], axis=1)
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    import pyarrow as pa
+
+    try:
+        frame = pd.read_parquet(path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(
+            f"'{path}' cannot be read as Parquet: it is damaged; fetch it again."
+        ) from error
+    if "barcode" not in frame.columns:
+        frame = frame.reset_index(names="barcode")
+    return frame

@@ -1,0 +1,268 @@
+"""10x feature-barcode matrices: HDF5 (Cell Ranger 2 and 3 layouts) and Matrix Market folders."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from anndata.utils import make_index_unique
+from scipy import sparse
+
+from sclinguist_core.data.features import ORIGINAL_NAME
+from sclinguist_core.data.readers.assemble import check_barcodes
+from sclinguist_core.data.readers.layout import MATRIX, find_one
+from sclinguist_core.data.readers.mtx import read_mtx
+from sclinguist_core.errors import InputError
+
+_BARCODES = ("barcodes.tsv", "barcodes.tsv.gz")
+_FEATURES = ("features.tsv", "features.tsv.gz", "genes.tsv", "genes.tsv.gz")
+
+
+@dataclass(frozen=True)
+class FeatureMatrix:
+    """A 10x matrix, turned so that a row is a barcode.
+
+    Attributes
+    ----------
+    counts
+        (n_barcodes, n_features) CSR float32.
+    barcodes, names, ids
+        Arrays of str, as in the file.
+    feature_types
+        Array of str, or None in layouts that know genes alone.
+    metadata
+        What the file says of itself (chemistry, software version).
+    """
+
+    counts: sparse.csr_matrix
+    barcodes: np.ndarray
+    names: np.ndarray
+    ids: np.ndarray
+    feature_types: np.ndarray | None = None
+    genomes: np.ndarray | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def to_anndata(self, source: Path) -> AnnData:
+        """Make a table with unique ``var_names``; those of the file stay in ``gene_name``.
+
+        Parameters
+        ----------
+        source
+            File, named in the message when a barcode repeats.
+        """
+        barcodes = pd.Index(self.barcodes.astype(object))
+        check_barcodes(barcodes, source)
+        names = pd.Index(self.names.astype(str).astype(object))
+        unique = names if names.is_unique else make_index_unique(names)
+        var = pd.DataFrame(index=pd.Index(unique, dtype=object))
+        var["gene_ids"] = self.ids
+        # A plain column where it says more than the index, and none where it repeats it.
+        if not names.is_unique:
+            var[ORIGINAL_NAME] = self.names
+        if self.feature_types is not None:
+            var["feature_types"] = self.feature_types
+        if self.genomes is not None:
+            var["genome"] = self.genomes
+        return AnnData(X=self.counts, obs=pd.DataFrame(index=barcodes), var=var)
+
+
+def read_10x_h5(path: Path) -> FeatureMatrix:
+    """Read a 10x HDF5 matrix.
+
+    Parameters
+    ----------
+    path
+        ``*_feature_bc_matrix.h5`` (Cell Ranger 3 and later, Space Ranger), or the older layout
+        with one group a genome.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, or holds something else.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            if "matrix" in file:
+                return _read_v3(file, path)
+            genomes = [name for name in file if "gene_names" in _keys(file[name])]
+            if len(genomes) == 1:
+                return _read_v2(file[genomes[0]], path, genomes[0])
+            if genomes:
+                raise InputError(
+                    f"'{path}' holds {len(genomes)} genomes ({', '.join(genomes)}), expected one: "
+                    "give the matrix of one species."
+                )
+            raise InputError(
+                f"'{path}' is no 10x matrix: expected a group 'matrix', found "
+                f"{', '.join(sorted(file)) or 'nothing'}; give a *_feature_bc_matrix.h5, or rename "
+                "an AnnData file to .h5ad."
+            )
+    except (OSError, KeyError, RuntimeError) as error:
+        raise InputError(
+            f"'{path}' cannot be read as HDF5 ({_first_line(error)}): the file is damaged or was "
+            "not transferred completely; fetch it again and compare its size."
+        ) from error
+
+
+def read_10x_mtx(folder: Path, prefix: str = "") -> FeatureMatrix:
+    """Read a folder with ``matrix.mtx``, ``barcodes.tsv`` and ``features.tsv`` or ``genes.tsv``.
+
+    Parameters
+    ----------
+    folder
+        Folder that holds the three files, gzip-compressed or not.
+    prefix
+        Beginning that the three file names share, as in files from GEO.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or damaged, or if their sizes do not go together.
+    """
+    matrix_path = _required(folder, MATRIX, prefix)
+    barcodes_path = _required(folder, _BARCODES, prefix)
+    features_path = _required(folder, _FEATURES, prefix)
+    barcodes = read_table(barcodes_path)[0].to_numpy(dtype=object)
+    features = read_table(features_path)
+    counts = read_mtx(matrix_path)
+    expected = (len(features), len(barcodes))
+    if counts.shape[::-1] != expected:
+        raise InputError(
+            f"'{matrix_path}' is {counts.shape[1]} x {counts.shape[0]}, expected {expected[0]} "
+            f"features ({features_path.name}) x {expected[1]} barcodes ({barcodes_path.name}): the "
+            "three files must come from one run, a row a feature."
+        )
+    ids = features[0].to_numpy(dtype=object)
+    names = features[1].to_numpy(dtype=object) if features.shape[1] > 1 else ids
+    kinds = features[2].to_numpy(dtype=object) if features.shape[1] > 2 else None
+    return FeatureMatrix(counts, barcodes, names, ids, kinds)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a tab-separated file without header as str; columns are numbered from 0."""
+    try:
+        return pd.read_csv(path, sep="\t", header=None, dtype=str, keep_default_na=False)
+    except pd.errors.EmptyDataError as error:
+        raise InputError(f"'{path}' is empty, expected one line a feature or barcode.") from error
+    except (OSError, EOFError, ValueError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(
+            f"'{path}' cannot be read as a tab-separated file ({_first_line(error)}): it is "
+            "damaged; fetch it again."
+        ) from error
+
+
+def _required(folder: Path, names: tuple[str, ...], prefix: str) -> Path:
+    path = find_one(folder, names, prefix=prefix)
+    if path is None:
+        raise InputError(
+            f"'{folder}' has no {names[0]} (nor .gz), expected matrix.mtx, barcodes.tsv and "
+            "features.tsv together: fetch the missing file."
+        )
+    return path
+
+
+def _read_v3(file: Any, path: Path) -> FeatureMatrix:
+    group = file["matrix"]
+    features = group["features"]
+    if "filtered_probes" in features or "probe_region" in features:
+        raise InputError(
+            f"'{path}' counts probes, not genes (a probe matrix): give "
+            "filtered_feature_bc_matrix.h5 of the same run."
+        )
+    barcodes, names, ids = (
+        _text(group["barcodes"]),
+        _text(features["name"]),
+        _text(features["id"]),
+    )
+    counts = _counts(group, path, (len(barcodes), len(names)))
+    return FeatureMatrix(
+        counts,
+        barcodes,
+        names,
+        ids,
+        _text(features["feature_type"]) if "feature_type" in features else None,
+        _text(features["genome"]) if "genome" in features else None,
+        {
+            key: _attribute(file.attrs[key])
+            for key in ("chemistry_description", "software_version")
+            if key in file.attrs
+        },
+    )
+
+
+def _read_v2(group: Any, path: Path, genome: str) -> FeatureMatrix:
+    barcodes, names = _text(group["barcodes"]), _text(group["gene_names"])
+    counts = _counts(group, path, (len(barcodes), len(names)))
+    genomes = np.full(len(names), genome, dtype=object)
+    return FeatureMatrix(counts, barcodes, names, _text(group["genes"]), genomes=genomes)
+
+
+def _counts(group: Any, path: Path, shape: tuple[int, int]) -> sparse.csr_matrix:
+    """CSC of features x barcodes in the file is CSR of barcodes x features: no transposition."""
+    stated = tuple(int(n) for n in group["shape"][:])[::-1]
+    if stated != shape:
+        raise InputError(
+            f"'{path}' says {stated[0]} barcodes x {stated[1]} features but lists {shape[0]} and "
+            f"{shape[1]}: the file is inconsistent; write it anew."
+        )
+    data = group["data"][:].astype(np.float32, copy=False)
+    indices = _whole(group["indices"][:])
+    indptr = _whole(group["indptr"][:])
+    bad = (
+        len(indptr) != shape[0] + 1
+        or len(indices) != len(data)
+        or int(indptr[0]) != 0
+        or int(indptr[-1]) != len(data)
+        or bool((np.diff(indptr) < 0).any())
+        or (len(indices) > 0 and (int(indices.min()) < 0 or int(indices.max()) >= shape[1]))
+    )
+    if bad:
+        raise InputError(
+            f"'{path}' has a matrix whose index does not fit its {shape[0]} barcodes x {shape[1]} "
+            "features: the file is inconsistent; write it anew."
+        )
+    counts = sparse.csr_matrix((data, indices, indptr), shape=shape)
+    counts.sort_indices()
+    return counts
+
+
+def _whole(values: np.ndarray) -> np.ndarray:
+    """Index arrays as signed integers (some writers store them as floats or unsigned)."""
+    small = len(values) == 0 or values.max() < np.iinfo(np.int32).max
+    return values.astype(np.int32 if small else np.int64, copy=False)
+
+
+def _text(dataset: Any) -> np.ndarray:
+    values = dataset[:]
+    if values.dtype.kind == "S":
+        try:
+            return values.astype(str).astype(object)  # ASCII only, ten times faster
+        except UnicodeDecodeError:
+            return np.char.decode(values, "utf-8").astype(object)
+    return np.array(
+        [value.decode("utf-8") if isinstance(value, bytes) else str(value) for value in values],
+        dtype=object,
+    )
+
+
+def _attribute(value: Any) -> str:
+    while isinstance(value, np.ndarray):
+        value = value.flat[0] if value.size else ""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _keys(item: Any) -> list[str]:
+    return list(item) if hasattr(item, "keys") else []
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

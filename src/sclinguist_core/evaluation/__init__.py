@@ -1,0 +1,1 @@
+"""Predicted against measured protein: metrics, baselines, overlays and the report."""

@@ -1,0 +1,412 @@
+"""Prediction: one generator that the command line, the window and the tests all consume.
+
+`predict_iter` yields `Progress` and returns a `Prediction`; `attach` writes a prediction into a
+table; `predict` does both for notebooks.
+
+Shapes: n cells or spots, P proteins, V genes.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+import sclinguist_core
+from sclinguist_core.data.align import FEW_GENES, AlignedRna, gene_aligner
+from sclinguist_core.data.batches import bucketed_rows, token_batch
+from sclinguist_core.data.section import Section
+from sclinguist_core.errors import InputError
+from sclinguist_core.model.device import (
+    CPU_BATCH,
+    CPU_TOKENS,
+    CUDA_BATCH,
+    CUDA_TOKENS,
+    choose_device,
+    device_label,
+)
+from sclinguist_core.model.checkpoint import Checkpoint, load_checkpoint
+from sclinguist_core.vocabulary.proteins import resolve_protein
+
+if TYPE_CHECKING:
+    import torch
+    from anndata import AnnData
+
+logger = logging.getLogger(__name__)
+
+CHUNK_ROWS = 4_096
+"""Rows that are aligned and normalised at a time, so that memory does not grow with the input."""
+DEFAULT_INTERVAL = 1.645
+"""Half-width of a 90 % interval in predicted standard deviations, where nothing was calibrated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is.
+
+    Attributes
+    ----------
+    done, total
+        Cells or spots.
+    phase
+        What is going on: ``"loading model"``, ``"predicting"``.
+    """
+
+    done: int
+    total: int
+    phase: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """Predicted proteins of n cells or spots.
+
+    Attributes
+    ----------
+    names
+        Canonical protein names, length P.
+    mean
+        Abundance in the model's unit, float32, shape (n, P).
+    std
+        Standard deviation of the error that the model expects, float32, shape (n, P).
+    half_width
+        Half-width of the 90 % interval in units of `std`, float32, shape (P,).
+    info
+        Provenance, as written to ``uns["sclinguist"]``.
+    warnings
+        One sentence for everything that the user should know.
+    """
+
+    names: list[str]
+    mean: np.ndarray
+    std: np.ndarray
+    half_width: np.ndarray
+    info: dict[str, Any]
+    warnings: tuple[str, ...] = field(default=())
+
+
+def select_proteins(checkpoint: Checkpoint, proteins: Sequence[str] | None) -> np.ndarray:
+    """Indices of the chosen proteins (any spelling) in the model's panel; all when None.
+
+    Raises
+    ------
+    InputError
+        If a name is unknown, ambiguous, or not in the panel.
+    """
+    names = checkpoint.protein_names
+    if proteins is None:
+        return np.arange(len(names))
+    position = {name: i for i, name in enumerate(names)}
+    chosen: dict[int, None] = {}
+    for given in proteins:
+        canonical = given if given in position else resolve_protein(given).name
+        if canonical not in position:
+            raise InputError(
+                f"protein {given!r} ({canonical}): the model {checkpoint.info.name!r} does not "
+                f"predict it, expected one of its {len(names)} proteins; `sclinguist models "
+                "bundled --proteins` lists them."
+            )
+        chosen[position[canonical]] = None
+    if not chosen:
+        raise InputError("proteins: found an empty list, expected at least one name.")
+    return np.array(list(chosen), np.int64)
+
+
+def predict_iter(
+    section: Section,
+    *,
+    model: str | Path | Checkpoint = "bundled",
+    proteins: Sequence[str] | None = None,
+    device: str = "auto",
+    batch_size: int | None = None,
+) -> Generator[Progress, None, Prediction]:
+    """Predict the proteins of a section; yields progress, returns the prediction.
+
+    Parameters
+    ----------
+    section
+        With RNA.
+    model
+        ``"bundled"``, a checkpoint folder, or a loaded checkpoint.
+    proteins
+        Names in any spelling; all that the model knows by default.
+    device
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:<number>"``.
+    batch_size
+        Most cells in a batch. It is halved by itself when memory runs out.
+
+    Yields
+    ------
+    Progress
+        After every batch; a caller that stops iterating cancels within one batch.
+
+    Raises
+    ------
+    InputError
+        If the section has no RNA, genes or proteins are not known, or memory does not suffice
+        for a single cell.
+    """
+    import torch
+
+    started = time.perf_counter()
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"batch size {batch_size}: expected at least 1.")
+    rna = section.rna()
+    total = section.n_obs
+    yield Progress(0, total, "loading model")
+    checkpoint = model if isinstance(model, Checkpoint) else load_checkpoint(model)
+    chosen = select_proteins(checkpoint, proteins)
+    target = choose_device(device)
+    aligner = gene_aligner(rna.names, rna.ids, checkpoint.symbols, source=section.name)
+    warnings = _gene_warnings(section, aligner.n_found, aligner.resolution.species)
+    mean = np.zeros((total, len(chosen)), np.float32)
+    std = np.zeros_like(mean)
+    runner = _Runner(checkpoint, target, chosen, batch_size)
+    done = 0
+    for start in range(0, total, CHUNK_ROWS):
+        rows = slice(start, min(start + CHUNK_ROWS, total))
+        aligned = aligner.apply(
+            rna.counts[rows], None if rna.measured is None else rna.measured[rows]
+        )
+        for inside, chunk_mean, chunk_std in runner.run(aligned):
+            mean[start + inside] = chunk_mean
+            std[start + inside] = chunk_std
+            done += len(inside)
+            yield Progress(done, total, "predicting")
+    n_empty = int((np.diff(rna.counts.indptr) == 0).sum())
+    if n_empty:
+        warnings.append(f"{n_empty} of {total} rows have no RNA count; they get the average.")
+    table = checkpoint.proteins.iloc[chosen]
+    if "interval" in table:
+        half_width = table["interval"].to_numpy(np.float32)
+    else:
+        half_width = np.full(len(chosen), DEFAULT_INTERVAL, np.float32)
+    names = table["name"].tolist()
+    counts = aligner.resolution.counts
+    info: dict[str, Any] = {
+        "model": checkpoint.info.name,
+        "model_digest": checkpoint.digest,
+        "version": sclinguist_core.__version__,
+        "unit": checkpoint.info.unit,
+        "training_datasets": list(checkpoint.info.training_datasets),
+        "rna_normalization": checkpoint.info.model.rna_normalization,
+        "protein_normalization": checkpoint.info.model.protein_normalization,
+        "species": aligner.resolution.species,
+        "genes_found": aligner.n_found,
+        "genes_expected": len(checkpoint.genes),
+        "gene_names": {status: int(n) for status, n in counts.items()},
+        "interval": 0.9,
+        "device": device_label(target),
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "seconds": round(time.perf_counter() - started, 3),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    if "trust" in table:
+        info["trust"] = dict(zip(names, table["trust"].astype(str), strict=True))
+    return Prediction(
+        names=names, mean=mean, std=std, half_width=half_width, info=info, warnings=tuple(warnings)
+    )
+
+
+def _gene_warnings(section: Section, n_found: int, species: str) -> list[str]:
+    warnings = list(section.warnings)
+    if species == "mouse":
+        warnings.append(
+            "The genes are of mouse; they were mapped to human genes by orthologs, and the model "
+            "has seen human cells only: trust its values less."
+        )
+    if n_found < FEW_GENES:
+        warnings.append(
+            f"Only {n_found} of the model's genes were measured (fewer than {FEW_GENES}): trust "
+            "its values less."
+        )
+    return warnings
+
+
+class _Runner:
+    """Runs batches on a device; halves them when memory runs out."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: torch.device,
+        proteins: np.ndarray,
+        batch_size: int | None,
+    ) -> None:
+        import torch
+
+        on_cuda = device.type == "cuda"
+        self.device = device
+        self.model = checkpoint.model.to(device)
+        self.gene_share = checkpoint.gene_share
+        self.batch_size = batch_size or (CUDA_BATCH if on_cuda else CPU_BATCH)
+        self.max_tokens = CUDA_TOKENS if on_cuda else CPU_TOKENS
+        with torch.inference_mode():
+            self.tables = self.model.tables()
+            self.proteins = torch.from_numpy(proteins).to(device)
+
+    def run(self, aligned: AlignedRna) -> Generator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Yield rows, mean and standard deviation of each batch."""
+        import torch
+
+        expression = aligned.expression(self.gene_share)
+        lengths = np.diff(expression.indptr)
+        with torch.inference_mode():
+            offset_KG = self.model.measured_offset(
+                torch.from_numpy(aligned.measured).to(self.device), self.tables
+            )
+        waiting = np.arange(aligned.n_obs)
+        while len(waiting):
+            rows = next(bucketed_rows(lengths[waiting], self.batch_size, self.max_tokens))
+            try:
+                batch = token_batch(expression, aligned.pattern, waiting[rows])
+                mean, std = self._forward(batch, offset_KG)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                self._halve(len(rows), error)
+                continue
+            yield batch.rows, mean, std
+            keep = np.ones(len(waiting), bool)
+            keep[rows] = False
+            waiting = waiting[keep]
+
+    def _forward(self, batch: Any, offset_KG: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        import torch
+
+        # Inference mode is local to a thread, so it is entered where the work is done.
+        with torch.inference_mode():
+            out = self.model(
+                torch.from_numpy(batch.genes).to(self.device),
+                torch.from_numpy(batch.values).to(self.device),
+                offset_KG[torch.from_numpy(batch.pattern).to(self.device)],
+                self.tables,
+                self.proteins,
+            )
+            return out.mean.float().cpu().numpy(), out.std.float().cpu().numpy()
+
+    def _halve(self, n_rows: int, error: BaseException) -> None:
+        import torch
+
+        if n_rows <= 1:
+            raise InputError(
+                f"{self.device}: memory does not suffice for a single cell; close other programs "
+                "or use --device cpu."
+            ) from error
+        self.batch_size = n_rows // 2
+        logger.warning("out of memory; going on with batches of %d cells", self.batch_size)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def attach(table: AnnData, prediction: Prediction) -> None:
+    """Write a prediction into a table, in place; ``X`` and everything else stay as they were.
+
+    ``obsm["protein_predicted"]``, ``..._low``, ``..._high``, ``..._std`` (DataFrames with a column
+    a protein) and ``uns["sclinguist"]``.
+    """
+    reach = prediction.std * prediction.half_width
+    parts = {
+        "protein_predicted": prediction.mean,
+        "protein_predicted_low": prediction.mean - reach,
+        "protein_predicted_high": prediction.mean + reach,
+        "protein_predicted_std": prediction.std,
+    }
+    for key, values in parts.items():
+        table.obsm[key] = pd.DataFrame(values, index=table.obs_names, columns=prediction.names)
+    table.uns["sclinguist"] = {**prediction.info, "warnings": list(prediction.warnings)}
+
+
+def predict(
+    source: AnnData | Section | str | Path,
+    *,
+    model: str | Path | Checkpoint = "bundled",
+    proteins: Sequence[str] | None = None,
+    device: str = "auto",
+    batch_size: int | None = None,
+    layer: str | None = None,
+) -> AnnData:
+    """Predict proteins and return the table with them; for notebooks.
+
+    Parameters
+    ----------
+    source
+        AnnData with raw counts in X, a layer or raw; a `Section`; or a path that `open_section`
+        reads. An AnnData is not changed.
+    model, proteins, device, batch_size
+        See `predict_iter`.
+    layer
+        Layer that holds the raw counts; found by itself when None.
+
+    Returns
+    -------
+    AnnData with the columns that `attach` writes. Data that prediction does not change are shared
+    with the input, not copied.
+
+    Examples
+    --------
+    >>> import sclinguist_core as scl
+    >>> adata = scl.predict("pbmc.h5ad", proteins=["CD3", "PD-1"])  # doctest: +SKIP
+    >>> adata.obsm["protein_predicted"]["CD279"]  # doctest: +SKIP
+    """
+    section = as_section(source, layer=layer)
+    steps = predict_iter(
+        section, model=model, proteins=proteins, device=device, batch_size=batch_size
+    )
+    prediction = finish(steps)
+    for sentence in prediction.warnings:
+        logger.warning(sentence)
+    table = section.table
+    attach(table, prediction)
+    return table
+
+
+def finish(steps: Generator[Progress, None, Prediction]) -> Prediction:
+    """Run a prediction to its end and return it."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def as_section(source: AnnData | Section | str | Path, *, layer: str | None = None) -> Section:
+    """Make a section of whatever a notebook has at hand."""
+    from sclinguist_core.data.readers import open_section
+
+    if isinstance(source, Section):
+        return source
+    if isinstance(source, str | Path):
+        return open_section(source, layer=layer)
+    from sclinguist_core.data.readers.h5ad import make_names_unique, section_of
+
+    # A new AnnData around the same arrays: columns can be added without touching the input.
+    table = type(source)(
+        X=source.X,
+        obs=source.obs.copy(),
+        var=source.var.copy(),
+        uns=dict(source.uns),
+        obsm=dict(source.obsm),
+        varm=dict(source.varm),
+        layers=dict(source.layers),
+        obsp=dict(source.obsp),
+        raw=None if source.raw is None else {
+            "X": source.raw.X, "var": source.raw.var, "varm": dict(source.raw.varm)
+        },
+    )  # fmt: skip
+    make_names_unique(table)
+    return section_of(table, Path("AnnData"), layer=layer, name="AnnData")

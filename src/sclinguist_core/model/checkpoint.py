@@ -1,0 +1,332 @@
+"""Checkpoints: a folder of plain files, written whole or not at all, read strictly.
+
+``model.safetensors``  weights (float16 on disk unless asked otherwise)
+``config.json``        format version, sizes, normalisations, training data sets
+``genes.tsv``          symbol, Ensembl id, reference share, mean, standard deviation
+``proteins.tsv``       name, coding genes, kind, unit, calibration and trust where known
+``card.md``            what it is, what it was trained on, how well it does
+
+Nothing in it is code: no pickle is read, ever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from sclinguist_core.errors import InputError
+from sclinguist_core.model.config import TranslatorConfig, dataclass_from_dict
+from sclinguist_core.resources import bundled_checkpoint
+
+if TYPE_CHECKING:
+    from sclinguist_core.model.translator import Translator
+
+FORMAT_VERSION = 1
+UNIT = "standard deviations of the training reference (centred log-ratio)"
+_FILES = ("model.safetensors", "config.json", "genes.tsv", "proteins.tsv", "card.md")
+_GENE_COLUMNS = ("symbol", "ensembl_id", "reference_share", "mean", "std")
+_PROTEIN_COLUMNS = ("name", "genes", "kind")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointInfo:
+    """What ``config.json`` holds.
+
+    Attributes
+    ----------
+    name
+        Name of the model.
+    architecture
+        ``"translator"``.
+    model
+        Sizes.
+    format_version
+        Of the folder layout.
+    unit
+        Unit of the predictions.
+    training_datasets
+        Names of the data sets that the weights have seen.
+    created_with
+        Versions of the packages that wrote it.
+    """
+
+    name: str
+    model: TranslatorConfig
+    architecture: str = "translator"
+    format_version: int = FORMAT_VERSION
+    unit: str = UNIT
+    training_datasets: tuple[str, ...] = ()
+    created_with: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """A model with everything that prediction needs.
+
+    Attributes
+    ----------
+    model
+        The network, in evaluation mode, float32, on the CPU.
+    info
+        Name, sizes, training data.
+    genes, proteins
+        The tables described in the module, one row a gene or protein.
+    card
+        Markdown.
+    digest
+        SHA-256 of the weights' file, first 12 hexadecimal digits; "" before it is saved.
+    path
+        Folder; None before it is saved.
+    """
+
+    model: Translator
+    info: CheckpointInfo
+    genes: pd.DataFrame
+    proteins: pd.DataFrame
+    card: str
+    digest: str = ""
+    path: Path | None = None
+
+    @property
+    def symbols(self) -> list[str]:
+        """Genes of the model, canonical symbols."""
+        return self.genes["symbol"].tolist()
+
+    @property
+    def gene_share(self) -> np.ndarray:
+        """Reference expression of the genes, shape (V,), sums to 1."""
+        return self.genes["reference_share"].to_numpy(np.float64)
+
+    @property
+    def protein_names(self) -> list[str]:
+        """Canonical protein names, in the order of the predictions."""
+        return self.proteins["name"].tolist()
+
+
+def build_translator(
+    config: TranslatorConfig, genes: pd.DataFrame, proteins: pd.DataFrame
+) -> Translator:
+    """Set up an untrained network for given genes and proteins.
+
+    Parameters
+    ----------
+    config
+        Sizes.
+    genes
+        Columns ``symbol``, ``mean``, ``std`` (of ``log1p`` CP10k).
+    proteins
+        Columns ``name``, ``genes`` (symbols joined by ";").
+    """
+    import torch
+
+    from sclinguist_core.model.translator import Translator
+
+    position = {symbol: i for i, symbol in enumerate(genes["symbol"])}
+    rows, columns, values = [], [], []
+    for row, coding in enumerate(proteins["genes"]):
+        found = [position[gene] for gene in coding.split(";") if gene in position]
+        rows += [row] * len(found)
+        columns += found
+        values += [1.0 / max(len(found), 1)] * len(found)
+    protein_genes = torch.sparse_coo_tensor(
+        np.array([rows, columns], np.int64),
+        np.array(values, np.float32),
+        (len(proteins), len(genes)),
+        check_invariants=True,
+    )
+    model = Translator(config, len(genes), len(proteins), protein_genes.coalesce())
+    model.gene_mean.copy_(torch.from_numpy(genes["mean"].to_numpy(np.float32)))
+    # A gene that hardly varies in the reference must not shout when it is seen once.
+    std = np.maximum(genes["std"].to_numpy(np.float32), config.min_gene_std)
+    model.gene_std.copy_(torch.from_numpy(std))
+    return model
+
+
+def save_checkpoint(checkpoint: Checkpoint, folder: Path | str, *, half: bool = True) -> Path:
+    """Write a checkpoint folder: to a temporary name first, then renamed.
+
+    Parameters
+    ----------
+    checkpoint
+        What to write.
+    folder
+        Where; an existing checkpoint there is replaced after the new one is complete.
+    half
+        Store weights as float16 (half the size; they are float32 again after loading).
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise InputError(
+            f"{folder}: exists and is not a checkpoint, expected a new folder or an earlier "
+            "checkpoint; choose another name"
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        weights = {
+            name: tensor.detach().cpu().to(torch.float16 if half else torch.float32).contiguous()
+            for name, tensor in checkpoint.model.state_dict().items()
+        }
+        save_file(weights, temporary / "model.safetensors")
+        config = {
+            "name": checkpoint.info.name,
+            "architecture": checkpoint.info.architecture,
+            "format_version": checkpoint.info.format_version,
+            "unit": checkpoint.info.unit,
+            "training_datasets": list(checkpoint.info.training_datasets),
+            "created_with": checkpoint.info.created_with,
+            "model": checkpoint.info.model.to_dict(),
+        }
+        (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+        for name, table in (("genes", checkpoint.genes), ("proteins", checkpoint.proteins)):
+            table.to_csv(
+                temporary / f"{name}.tsv", sep="\t", index=False, float_format="%.6g",
+                lineterminator="\n",
+            )  # fmt: skip
+        (temporary / "card.md").write_text(checkpoint.card, "utf-8")
+        temporary.chmod(0o755)
+        _replace_folder(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _replace_folder(new: Path, folder: Path) -> None:
+    if not folder.exists():
+        os.replace(new, folder)
+        return
+    old = new.with_name(new.name + ".old")
+    os.replace(folder, old)
+    os.replace(new, folder)
+    shutil.rmtree(old)
+
+
+def checkpoint_folder(model: str | Path) -> Path:
+    """Folder of a model: ``"bundled"``, or the path of a checkpoint folder.
+
+    Raises
+    ------
+    InputError
+        If there is no checkpoint, naming which file is missing.
+    """
+    folder = bundled_checkpoint() if str(model) == "bundled" else Path(model)
+    if not folder.is_dir():
+        raise InputError(
+            f"model {str(model)!r}: expected 'bundled' or a checkpoint folder, found no such "
+            "folder; `sclinguist models` lists what is installed"
+        )
+    missing = [name for name in _FILES if not (folder / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{folder}: not a checkpoint, found no {', '.join(missing)}; expected a folder with "
+            f"{', '.join(_FILES)}"
+        )
+    return folder
+
+
+def read_info(folder: Path) -> CheckpointInfo:
+    """Read ``config.json`` strictly; unknown keys and other format versions are refused."""
+    path = folder / "config.json"
+    try:
+        values: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(
+            f"{path}: expected JSON, found something else ({error}); download or train the "
+            "checkpoint again"
+        ) from error
+    if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
+        raise InputError(f"{path}: expected an object with a 'model' section; found none")
+    version = values.get("format_version")
+    if version != FORMAT_VERSION:
+        raise InputError(
+            f"{path}: format version {version!r}, expected {FORMAT_VERSION}; install the release "
+            "of napari-sclinguist that wrote it, or train again"
+        )
+    if values.get("architecture", "translator") != "translator":
+        raise InputError(
+            f"{path}: architecture {values['architecture']!r}, expected 'translator'"
+        )
+    values["model"] = TranslatorConfig.from_dict(values["model"], source=f"{path} (model)")
+    values["training_datasets"] = tuple(values.get("training_datasets", ()))
+    return dataclass_from_dict(CheckpointInfo, values, source=str(path))
+
+
+def _read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, sep="\t", keep_default_na=False, na_values={})
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected a tab-separated table, found: {error}") from error
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise InputError(f"{path}: expected columns {', '.join(columns)}; missing {missing}")
+    return table
+
+
+def read_proteins(folder: Path) -> pd.DataFrame:
+    """Read ``proteins.tsv``: one row a protein that the model predicts."""
+    return _read_table(folder / "proteins.tsv", _PROTEIN_COLUMNS)
+
+
+def load_checkpoint(model: str | Path = "bundled") -> Checkpoint:
+    """Load a checkpoint strictly: every weight must be there, with its shape, and none besides.
+
+    Parameters
+    ----------
+    model
+        ``"bundled"`` or a checkpoint folder.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or does not fit the others.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = checkpoint_folder(model)
+    info = read_info(folder)
+    genes = _read_table(folder / "genes.tsv", _GENE_COLUMNS)
+    proteins = read_proteins(folder)
+    network = build_translator(info.model, genes, proteins)
+    weights_path = folder / "model.safetensors"
+    try:
+        weights = load_file(weights_path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{weights_path}: expected safetensors, found a damaged or foreign file ({error}); "
+            "download or train the checkpoint again"
+        ) from error
+    try:
+        network.load_state_dict({name: w.float() for name, w in weights.items()}, strict=True)
+    except RuntimeError as error:
+        first = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"{weights_path}: weights do not fit config.json, genes.tsv and proteins.tsv ({first})"
+        ) from error
+    network.eval()
+    return Checkpoint(
+        model=network,
+        info=info,
+        genes=genes,
+        proteins=proteins,
+        card=(folder / "card.md").read_text("utf-8"),
+        digest=_digest(weights_path),
+        path=folder,
+    )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]

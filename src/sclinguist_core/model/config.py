@@ -1,0 +1,107 @@
+"""What a translator is made of: sizes, normalisation, version of the format."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass
+from typing import Any
+
+from sclinguist_core.data.preprocess import PROTEIN_NORMALIZATIONS, RNA_NORMALIZATIONS
+from sclinguist_core.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TranslatorConfig:
+    """Sizes of a `Translator`.
+
+    Attributes
+    ----------
+    gene_dim
+        Width of the gene embeddings; they serve as the weights of the linear read, as tokens and
+        as part of the protein queries.
+    width
+        Width of a latent.
+    n_latents
+        Latents that a cell is summarised in.
+    n_heads
+        Attention heads; divides `width`.
+    n_layers
+        Self-attention layers over the latents.
+    value_dim
+        Width of the value features of a token.
+    clip
+        Standardised expression is clipped to +- this.
+    min_gene_std
+        Genes are standardised by at least this standard deviation of ``log1p`` CP10k.
+    dropout
+        Dropout inside the latent layers, the decoder and the cell trunk.
+    rna_normalization, protein_normalization
+        Names in `sclinguist_core.data.preprocess`.
+    """
+
+    gene_dim: int = 192
+    width: int = 64
+    n_latents: int = 16
+    n_heads: int = 4
+    n_layers: int = 2
+    value_dim: int = 16
+    clip: float = 5.0
+    min_gene_std: float = 0.15
+    dropout: float = 0.2
+    rna_normalization: str = "log1p_cp10k_measured"
+    protein_normalization: str = "clr"
+
+    def __post_init__(self) -> None:
+        for name in ("gene_dim", "width", "n_latents", "n_heads", "value_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}")
+        if self.n_layers < 0:
+            raise ValueError(f"n_layers: expected at least 0, found {self.n_layers}")
+        if self.width % self.n_heads:
+            raise ValueError(
+                f"n_heads: expected a divisor of width ({self.width}), found {self.n_heads}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout: expected 0 <= dropout < 1, found {self.dropout}")
+        for name in ("clip", "min_gene_std"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}: expected a positive number, found {getattr(self, name)}")
+        if self.rna_normalization not in RNA_NORMALIZATIONS:
+            raise ValueError(
+                f"rna_normalization: expected one of {sorted(RNA_NORMALIZATIONS)}, "
+                f"found {self.rna_normalization!r}"
+            )
+        if self.protein_normalization not in PROTEIN_NORMALIZATIONS:
+            raise ValueError(
+                f"protein_normalization: expected one of {sorted(PROTEIN_NORMALIZATIONS)}, "
+                f"found {self.protein_normalization!r}"
+            )
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], *, source: str = "config") -> TranslatorConfig:
+        """Build from a mapping; unknown keys are errors that name the nearest known one."""
+        return dataclass_from_dict(cls, values, source=source)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, as written to ``config.json``."""
+        return dataclasses.asdict(self)
+
+
+def dataclass_from_dict(cls: type, values: dict[str, Any], *, source: str) -> Any:
+    """Fill a dataclass from a mapping, strictly.
+
+    Raises
+    ------
+    InputError
+        For a key that the dataclass lacks (the nearest name is given), or a refused value.
+    """
+    known = [field.name for field in dataclasses.fields(cls)]
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+            raise InputError(f"{source}: unknown key {key!r}; did you mean {near!r}?")
+    try:
+        return cls(**values)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{source}: {error}") from error

@@ -1,0 +1,219 @@
+"""Training batches that look like data which the model has not seen.
+
+What a new data set changes is known: how deep it is, which genes it measures, and whether a row is
+one cell or a spot of several. Each of the three is drawn at random for every batch.
+
+Shapes: n cells of a set, B cells of a batch, V genes, A antibodies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from sclinguist_core.data.batches import TokenBatch, pad_rows
+from sclinguist_core.data.preprocess import log1p_cp10k
+from sclinguist_core.train.corpus import PairedDataset
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Augmentation:
+    """How batches are varied.
+
+    Attributes
+    ----------
+    spots
+        Share of batches in which every row is a pseudo-spot: a sum of `spot_cells` cells.
+    spot_cells
+        Fewest and most cells in a pseudo-spot.
+    gene_dropout
+        Share of batches in which only a random part of the genes counts as measured.
+    min_genes
+        Smallest part of the genes that is kept then.
+    thinning
+        Share of rows whose counts are thinned binomially.
+    min_depth
+        Smallest part of the counts that is kept then (log-uniform up to 1).
+    max_tokens
+        Tokens of a cell that the attentive read sees in training (a random subset).
+    """
+
+    spots: float = 0.3
+    spot_cells: tuple[int, int] = (2, 15)
+    gene_dropout: float = 0.5
+    min_genes: float = 0.3
+    thinning: float = 0.5
+    min_depth: float = 0.2
+    max_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        for name in ("spots", "gene_dropout", "thinning"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: expected 0 to 1, found {getattr(self, name)}")
+        for name in ("min_genes", "min_depth"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name}: expected above 0, at most 1, found {getattr(self, name)}")
+        low, high = self.spot_cells
+        if not 1 <= low <= high:
+            raise ValueError(f"spot_cells: expected 1 <= fewest <= most, found {self.spot_cells}")
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens: expected at least 1, found {self.max_tokens}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingBatch:
+    """One step's rows of one data set.
+
+    Attributes
+    ----------
+    tokens
+        Expressed genes; its `pattern` indexes `measured`.
+    measured
+        Genes that count as measured, bool, shape (K, V).
+    attended
+        Subset of the tokens for the attentive read: genes and values, shape (B, T').
+    protein
+        Protein of each antibody, shape (A,).
+    target
+        Standardised CLR, float32, shape (B, A).
+    """
+
+    tokens: TokenBatch
+    measured: np.ndarray
+    attended: tuple[np.ndarray, np.ndarray]
+    protein: np.ndarray
+    target: np.ndarray
+
+
+def single_cells(pool: np.ndarray, n_rows: int, n_obs: int, rng: np.random.Generator) -> sparse.csr_matrix:
+    """Pick one cell a row, CSR of ones, shape (n_rows, n_obs)."""
+    cells = rng.choice(pool, n_rows, replace=n_rows > len(pool))
+    return _picks(np.arange(n_rows), cells, n_rows, n_obs)
+
+
+def pseudo_spots(
+    pool: np.ndarray,
+    groups: np.ndarray,
+    n_rows: int,
+    spot_cells: tuple[int, int],
+    rng: np.random.Generator,
+) -> sparse.csr_matrix:
+    """Pick several cells a row, CSR of how often each, shape (n_rows, n_obs).
+
+    Spots are no uniform samples of a tissue: a follicle is mostly B cells. The mixture of cell
+    groups is drawn for each spot from a sparse Dirichlet distribution.
+
+    Parameters
+    ----------
+    pool
+        Cells to draw from.
+    groups
+        Coarse group of every cell, shape (n_obs,).
+    n_rows, spot_cells, rng
+        Number of spots; fewest and most cells in one; randomness.
+    """
+    by_group = pool[np.argsort(groups[pool], kind="stable")]
+    sizes = np.bincount(groups[pool], minlength=int(groups.max()) + 1)
+    starts = np.cumsum(sizes) - sizes
+    share = rng.dirichlet(np.full(len(sizes), 0.4), n_rows) * (sizes > 0)
+    share[share.sum(axis=1) <= 0] = sizes
+    cumulative = np.cumsum(share, axis=1)
+    rows = np.repeat(np.arange(n_rows), rng.integers(spot_cells[0], spot_cells[1] + 1, n_rows))
+    level = rng.random(len(rows)) * cumulative[rows, -1]
+    group = (level[:, None] >= cumulative[rows]).sum(axis=1)
+    inside = (rng.random(len(rows)) * sizes[group]).astype(np.int64)
+    return _picks(rows, by_group[starts[group] + inside], n_rows, len(groups))
+
+
+def _picks(rows: np.ndarray, cells: np.ndarray, n_rows: int, n_obs: int) -> sparse.csr_matrix:
+    return sparse.csr_matrix(
+        (np.ones(len(rows), np.float32), (rows, cells)), shape=(n_rows, n_obs)
+    )
+
+
+def thin(counts: sparse.csr_matrix, keep: np.ndarray, rng: np.random.Generator) -> sparse.csr_matrix:
+    """Keep each molecule with its row's probability; `keep` has shape (B,)."""
+    probability = np.repeat(keep, np.diff(counts.indptr))
+    thinned = counts.copy()
+    thinned.data = rng.binomial(np.rint(counts.data).astype(np.int64), probability).astype(
+        np.float32
+    )
+    thinned.eliminate_zeros()
+    return thinned
+
+
+def _token_subset(
+    genes: np.ndarray, values: np.ndarray, max_tokens: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return at most `max_tokens` random tokens a row; rows keep their padding at the end."""
+    if genes.shape[1] <= max_tokens:
+        return genes, values
+    order = rng.random(genes.shape, dtype=np.float32)
+    order[genes < 0] = 2.0
+    chosen = np.argpartition(order, max_tokens - 1, axis=1)[:, :max_tokens]
+    return np.take_along_axis(genes, chosen, 1), np.take_along_axis(values, chosen, 1)
+
+
+def draw_batch(
+    dataset: PairedDataset,
+    gene_share: np.ndarray,
+    n_rows: int,
+    augmentation: Augmentation,
+    rng: np.random.Generator,
+) -> TrainingBatch:
+    """Draw rows of one data set, augmented.
+
+    Parameters
+    ----------
+    dataset
+        Where from.
+    gene_share
+        Reference expression of the model's genes, shape (V,).
+    n_rows
+        B.
+    augmentation
+        How to vary.
+    rng
+        The only source of randomness.
+    """
+    rna = dataset.rna
+    n_rows = min(n_rows, dataset.n_obs)
+    # Cells of different measurement patterns cannot be summed: draw one pattern a batch.
+    pattern = int(rng.choice(rna.pattern))
+    pool = np.flatnonzero(rna.pattern == pattern)
+    is_spots = rng.random() < augmentation.spots
+    if is_spots:
+        mix = pseudo_spots(pool, dataset.groups, n_rows, augmentation.spot_cells, rng)
+    else:
+        mix = single_cells(pool, n_rows, rna.n_obs, rng)
+    counts = sparse.csr_matrix(mix @ rna.counts)
+    antibodies = mix @ dataset.antibodies
+    measured = rna.measured[pattern].copy()
+    if rng.random() < augmentation.gene_dropout:
+        keep = rng.uniform(augmentation.min_genes, 1.0)
+        measured &= rng.random(len(measured)) < keep
+        counts = sparse.csr_matrix(counts.multiply(measured[None].astype(np.float32)))
+        counts.eliminate_zeros()
+    keep_depth = np.where(
+        rng.random(n_rows) < augmentation.thinning,
+        np.exp(rng.uniform(np.log(augmentation.min_depth), 0.0, n_rows)),
+        1.0,
+    )
+    if is_spots:
+        # Spots are about as deep as cells although they hold several.
+        keep_depth /= np.sqrt(np.asarray(mix.sum(axis=1)).ravel())
+    counts = thin(counts, keep_depth, rng)
+    counts.sort_indices()
+    expression = log1p_cp10k(counts, float(measured @ gene_share))
+    genes, values = pad_rows(expression)
+    return TrainingBatch(
+        tokens=TokenBatch(
+            rows=np.arange(n_rows), genes=genes, values=values, pattern=np.zeros(n_rows, np.int64)
+        ),
+        measured=measured[None],
+        attended=_token_subset(genes, values, augmentation.max_tokens, rng),
+        protein=dataset.protein,
+        target=dataset.targets(antibodies).astype(np.float32),
+    )

@@ -1,0 +1,59 @@
+"""Small sections whose places are known, and a window for the tests that need one."""
+
+import os
+import sys
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from sclinguist_core.data.section import Section, SectionImage
+
+
+def pytest_collection_modifyitems(items):
+    """Without a display Qt ends the process, so the tests of the window are skipped."""
+    if not sys.platform.startswith("linux") or os.environ.get("DISPLAY"):
+        return
+    reason = "no display: run under `xvfb-run -a`, or `make test`"
+    for item in items:
+        if item.get_closest_marker("gui"):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def section():
+    """Four spots on a 40 x 60 px image of a quarter of the full resolution, 0.5 µm a pixel.
+
+    Spot 0 lies on the one dark pixel of the image: row 10, column 30.
+    """
+    positions = np.array([[121.5, 41.5], [20.0, 20.0], [200.0, 20.0], [20.0, 140.0]])
+    counts = sparse.csr_matrix(np.array([[0, 4], [1, 1], [3, 0], [0, 0]], dtype=np.float32))
+    table = ad.AnnData(
+        counts,
+        obs=pd.DataFrame({"score": [0.5, 1.5, 2.5, 3.5]}, index=list("abcd")),
+        var=pd.DataFrame({"feature_types": "Gene Expression"}, index=["CD19", "MS4A1"]),
+    )
+    table.obsm["spatial"] = positions
+    pixels = np.full((40, 60, 3), 255, dtype=np.uint8)
+    pixels[10, 30] = 0
+    return Section(
+        name="small",
+        table=table,
+        images={"hires": SectionImage(pixels, 0.25, "hires")},
+        spot_diameter=130.0,
+        microns_per_pixel=0.5,
+        assay="visium",
+    )
+
+
+@pytest.fixture
+def predicted_section(section):
+    """The same section with three predicted proteins; CD19 varies most."""
+    section.table.obsm["protein_predicted"] = pd.DataFrame(
+        {"CD3": [0.0, 0.1, 0.0, 0.1], "CD19": [-2.0, 0, 1, 2], "CD20": [-1.0, 0, 0, 1]},
+        index=section.table.obs_names,
+    )
+    section.table.uns["sclinguist"] = {"unit": "sd of the training reference"}
+    return section

@@ -1,0 +1,185 @@
+import numpy as np
+import pytest
+import torch
+from synthetic import paired_cells
+
+import sclinguist_core as scl
+from sclinguist_core.errors import InputError
+from sclinguist_core.inference import predict as module
+from sclinguist_core.inference.predict import as_section, attach, finish, predict_iter
+from sclinguist_core.model.checkpoint import Checkpoint, CheckpointInfo, build_translator
+from sclinguist_core.model.config import TranslatorConfig
+from sclinguist_core.train.corpus import gene_statistics, gene_universe, protein_universe
+from sclinguist_core.data.align import align_genes
+
+CONFIG = TranslatorConfig(gene_dim=16, width=16, n_latents=4, n_heads=2, n_layers=1)
+
+
+@pytest.fixture(scope="module")
+def cells():
+    return paired_cells(90)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(cells):
+    section = as_section(cells)
+    genes = gene_universe([section])
+    aligned = align_genes(section.rna(), genes["symbol"].tolist())
+    statistics = gene_statistics(genes, [aligned])
+    proteins = protein_universe([section])
+    torch.manual_seed(0)
+    return Checkpoint(
+        model=build_translator(CONFIG, statistics.table, proteins).eval(),
+        info=CheckpointInfo(name="untrained", model=CONFIG, training_datasets=("synthetic",)),
+        genes=statistics.table,
+        proteins=proteins.assign(trust="untested", interval=2.0),
+        card="",
+    )
+
+
+def run(section, **options):
+    return finish(predict_iter(section, **options))
+
+
+def test_columns_land_where_they_are_promised(cells, checkpoint):
+    before = cells.X.copy()
+    adata = scl.predict(cells, model=checkpoint)
+    names = ["CD14", "CD19", "CD3", "CD4", "CD56"]
+    for key in ("", "_low", "_high", "_std"):
+        frame = adata.obsm[f"protein_predicted{key}"]
+        assert frame.columns.tolist() == names
+        assert (frame.index == cells.obs_names).all()
+        assert np.isfinite(frame.to_numpy()).all()
+    low, mean, high = (adata.obsm[f"protein_predicted{k}"] for k in ("_low", "", "_high"))
+    std = adata.obsm["protein_predicted_std"]
+    np.testing.assert_allclose(high - mean, 2 * std, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(mean - low, 2 * std, rtol=1e-3, atol=1e-5)
+    uns = adata.uns["sclinguist"]
+    assert uns["model"] == "untrained"
+    assert uns["genes_found"] == uns["genes_expected"] == len(checkpoint.genes)
+    assert uns["trust"]["CD3"] == "untested"
+    assert (adata.X != before).nnz == 0
+    assert "protein_predicted" not in cells.obsm
+    assert "sclinguist" not in cells.uns
+
+
+def test_batches_and_chunks_do_not_change_the_result(cells, checkpoint, monkeypatch):
+    section = as_section(cells)
+    whole = run(section, model=checkpoint)
+    monkeypatch.setattr(module, "CHUNK_ROWS", 17)
+    small = run(section, model=checkpoint, batch_size=5)
+    np.testing.assert_allclose(small.mean, whole.mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(small.std, whole.std, rtol=1e-4, atol=1e-5)
+
+
+def test_progress_counts_up_to_all_cells(cells, checkpoint):
+    progress = list(predict_iter(as_section(cells), model=checkpoint, batch_size=20))
+    done = [p.done for p in progress]
+    assert done == sorted(done)
+    assert (progress[0].done, progress[-1].done) == (0, 90)
+    assert {p.total for p in progress} == {90}
+    assert progress[-1].phase == "predicting"
+
+
+def test_chosen_proteins_in_any_spelling(cells, checkpoint):
+    section = as_section(cells)
+    some = run(section, model=checkpoint, proteins=["NCAM", "cd3"])
+    assert some.names == ["CD56", "CD3"]
+    whole = run(section, model=checkpoint)
+    np.testing.assert_allclose(some.mean, whole.mean[:, [4, 2]], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("proteins", "message"),
+    [(["CD8"], "does not predict it"), (["foobar"], "foobar"), ([], "empty list")],
+)
+def test_proteins_that_cannot_be_had(cells, checkpoint, proteins, message):
+    with pytest.raises(InputError, match=message):
+        run(as_section(cells), model=checkpoint, proteins=proteins)
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nothing(cells, checkpoint, monkeypatch):
+    section = as_section(cells)
+    whole = run(section, model=checkpoint)
+    forward = module._Runner._forward
+    seen = []
+
+    def scarce(self, batch, offset):
+        seen.append(batch.n_obs)
+        if batch.n_obs > 12:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, batch, offset)
+
+    monkeypatch.setattr(module._Runner, "_forward", scarce)
+    result = run(section, model=checkpoint, batch_size=64)
+    np.testing.assert_allclose(result.mean, whole.mean, rtol=1e-4, atol=1e-5)
+    assert seen[:4] == [64, 32, 16, 8]
+
+
+def test_memory_for_no_cell_at_all_is_said(cells, checkpoint, monkeypatch):
+    def never(self, batch, offset):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(module._Runner, "_forward", never)
+    with pytest.raises(InputError, match="single cell"):
+        run(as_section(cells), model=checkpoint)
+
+
+def test_other_errors_are_not_taken_for_memory(cells, checkpoint, monkeypatch):
+    def broken(self, batch, offset):
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(module._Runner, "_forward", broken)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        run(as_section(cells), model=checkpoint)
+
+
+def test_empty_cells_are_predicted_and_named(cells, checkpoint):
+    adata = cells.copy()
+    start, end = adata.X.indptr[3:5]
+    adata.X.data[start:end] = 0
+    adata.X.eliminate_zeros()
+    result = run(as_section(adata), model=checkpoint)
+    assert np.isfinite(result.mean).all()
+    assert any("1 of 90" in w and "no RNA count" in w for w in result.warnings)
+
+
+def test_few_genes_are_warned_about(cells, checkpoint):
+    result = run(as_section(cells), model=checkpoint)
+    assert any("fewer than 2000" in warning for warning in result.warnings)
+
+
+def test_prediction_survives_writing_and_reading(cells, checkpoint, tmp_path):
+    from sclinguist_core.data.write import write_table
+
+    section = as_section(cells)
+    prediction = run(section, model=checkpoint)
+    attach(section.table, prediction)
+    for suffix in (".h5ad", ".zarr"):
+        reopened = scl.open_section(write_table(section.table, tmp_path / f"p{suffix}")).table
+        np.testing.assert_array_equal(
+            reopened.obsm["protein_predicted"].to_numpy(), prediction.mean
+        )
+        assert reopened.uns["sclinguist"]["model"] == "untrained"
+        assert reopened.uns["sclinguist"]["trust"]["CD19"] == "untested"
+
+
+@pytest.mark.parametrize(("device", "message"), [("tpu", "expected auto"), ("cuda:x", "expected")])
+def test_unknown_devices(cells, checkpoint, device, message):
+    with pytest.raises(InputError, match=message):
+        run(as_section(cells), model=checkpoint, device=device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="tests the absence of CUDA")
+def test_absent_cuda_is_said(cells, checkpoint):
+    with pytest.raises(InputError, match="found 0 CUDA devices"):
+        run(as_section(cells), model=checkpoint, device="cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_agrees_with_the_processor(cells, checkpoint):
+    section = as_section(cells)
+    one = run(section, model=checkpoint, device="cpu")
+    other = run(section, model=checkpoint, device="cuda")
+    np.testing.assert_allclose(one.mean, other.mean, rtol=1e-3, atol=1e-3)

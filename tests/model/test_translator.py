@@ -1,0 +1,100 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from sclinguist_core.model.checkpoint import build_translator
+from sclinguist_core.model.config import TranslatorConfig
+
+GENES = pd.DataFrame(
+    {
+        "symbol": [f"G{i}" for i in range(30)],
+        "mean": np.linspace(0.1, 2.0, 30),
+        "std": np.linspace(0.2, 1.0, 30),
+    }
+)
+PROTEINS = pd.DataFrame({"name": ["P0", "P1", "glycan"], "genes": ["G0", "G1;G2", ""]})
+CONFIG = TranslatorConfig(gene_dim=8, width=8, n_latents=3, n_heads=2, n_layers=1)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return build_translator(CONFIG, GENES, PROTEINS).eval()
+
+
+def run(model, genes, values, measured=None):
+    genes = torch.tensor(genes)
+    measured = torch.ones(1, 30, dtype=torch.bool) if measured is None else measured
+    tables = model.tables()
+    offset = model.measured_offset(measured, tables).expand(len(genes), -1)
+    return model(genes, torch.tensor(values), offset, tables)
+
+
+def test_the_order_of_genes_does_not_matter(model):
+    one = run(model, [[3, 7, 11]], [[1.0, 2.0, 0.5]])
+    other = run(model, [[11, 3, 7]], [[0.5, 1.0, 2.0]])
+    torch.testing.assert_close(one.mean, other.mean)
+
+
+def test_padding_changes_nothing(model):
+    one = run(model, [[3, 7]], [[1.0, 2.0]])
+    padded = run(model, [[3, 7, -1, -1]], [[1.0, 2.0, 0.0, 0.0]])
+    torch.testing.assert_close(one.mean, padded.mean)
+    torch.testing.assert_close(one.std, padded.std)
+
+
+def test_the_linear_read_is_the_dense_product_over_measured_genes(model):
+    measured = torch.rand(1, 30) > 0.3
+    measured[0, [3, 7]] = True
+    x = torch.zeros(30)
+    x[3], x[7] = 1.0, 9.0
+    z = ((x - model.gene_mean) / model.gene_std).clamp(-5, 5) * measured[0]
+    tables = model.tables()
+    read = model.linear_read(
+        torch.tensor([[3, 7, -1]]),
+        torch.tensor([[1.0, 9.0, 0.0]]),
+        model.measured_offset(measured, tables),
+        tables,
+    )
+    torch.testing.assert_close(read[0], z @ model.gene_embedding, atol=1e-6, rtol=1e-5)
+
+
+def test_missing_is_not_zero(model):
+    measured = torch.ones(1, 30, dtype=torch.bool)
+    fewer = measured.clone()
+    fewer[0, 20:] = False
+    one = run(model, [[3]], [[1.0]], measured)
+    other = run(model, [[3]], [[1.0]], fewer)
+    assert (one.mean - other.mean).abs().max() > 1e-4
+
+
+def test_a_cell_without_expressed_genes_is_a_cell(model):
+    out = run(model, [[-1]], [[0.0]])
+    assert torch.isfinite(out.mean).all()
+    assert (out.std > 0).all()
+
+
+def test_some_proteins_are_the_same_as_all_of_them(model):
+    tables = model.tables()
+    offset = model.measured_offset(torch.ones(1, 30, dtype=torch.bool), tables)
+    genes, values = torch.tensor([[3, 7]]), torch.tensor([[1.0, 2.0]])
+    everything = model(genes, values, offset, tables)
+    some = model(genes, values, offset, tables, torch.tensor([2, 0]))
+    torch.testing.assert_close(some.mean, everything.mean[:, [2, 0]])
+
+
+def test_shapes_and_protein_genes(model):
+    out = run(model, [[1, 2], [3, -1]], [[1.0, 1.0], [2.0, 0.0]])
+    assert out.mean.shape == out.std.shape == (2, 3)
+    assert out.cell.shape == (2, 8)
+    dense = model.protein_genes.to_dense()
+    assert dense[1, [1, 2]].tolist() == [0.5, 0.5]
+    assert dense[2].sum() == 0
+
+
+def test_every_parameter_learns(model):
+    out = run(model.train(), [[1, 2], [3, 4]], [[1.0, 1.0], [2.0, 0.3]])
+    (out.mean.sum() + out.std.sum()).backward()
+    without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+from synthetic import paired_cells
+
+from sclinguist_core.data.align import align_genes
+from sclinguist_core.errors import InputError
+from sclinguist_core.inference.predict import as_section
+from sclinguist_core.train.corpus import (
+    gene_statistics,
+    gene_universe,
+    paired_dataset,
+    protein_universe,
+)
+
+
+@pytest.fixture(scope="module")
+def section():
+    return as_section(paired_cells(300))
+
+
+def test_universe_holds_genes_that_cells_express(section):
+    genes = gene_universe([section])
+    assert {"CD3E", "CD19", "CD14", "NCAM1", "CD4"} <= set(genes["symbol"])
+    assert genes["symbol"].is_monotonic_increasing
+    assert genes.set_index("symbol").loc["CD19", "ensembl_id"] == "ENSG00000177455"
+
+
+def test_statistics_are_those_of_the_cells(section):
+    genes = gene_universe([section])
+    aligned = align_genes(section.rna(), genes["symbol"].tolist())
+    table = gene_statistics(genes, [aligned]).table
+    expression = aligned.expression(table["reference_share"].to_numpy()).toarray()
+    np.testing.assert_allclose(table["mean"], expression.mean(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(table["std"], expression.std(axis=0), rtol=1e-3)
+    assert table["reference_share"].sum() == pytest.approx(1)
+
+
+def test_isotypes_are_never_targets(section):
+    proteins = protein_universe([section])
+    assert proteins["name"].tolist() == ["CD14", "CD19", "CD3", "CD4", "CD56"]
+    dataset = paired_dataset(
+        section, gene_universe([section])["symbol"].tolist(), proteins["name"].tolist()
+    )
+    assert dataset.antibodies.shape == (300, 5)
+    targets = dataset.targets(dataset.antibodies)
+    np.testing.assert_allclose(targets.mean(axis=0), 0, atol=1e-4)
+    np.testing.assert_allclose(targets.std(axis=0), 1, atol=1e-3)
+
+
+def test_cells_without_protein_are_refused():
+    adata = paired_cells(30)
+    del adata.obsm["protein"]
+    with pytest.raises(InputError, match="no measured protein"):
+        paired_dataset(as_section(adata), ["CD3E"], ["CD3"])
