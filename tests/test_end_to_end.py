@@ -7,9 +7,9 @@ import sys
 import pandas as pd
 import pytest
 import yaml
-from synthetic import paired_cells
 
 import sclinguist_core as scl
+from synthetic import paired_cells
 
 
 def call(entry, *arguments, cwd):
@@ -68,6 +68,24 @@ def test_evaluate_writes_its_tables(work):
     table = pd.read_csv(work / "report" / "per_protein.csv")
     assert set(table["canonical"]) == {"CD3", "CD19", "CD14", "CD56", "CD4"}
     assert (work / "report" / "report.html").stat().st_size > 10_000
+
+
+def test_ctrl_c_leaves_nothing_behind(work):
+    code = """
+import os, signal
+from sclinguist_core.inference.predict import _Runner
+_Runner._forward = lambda *_: os.kill(os.getpid(), signal.SIGINT)
+from sclinguist_core.cli import main
+main()
+"""
+    before = sorted(p.name for p in work.iterdir())
+    done = subprocess.run(
+        [sys.executable, "-c", code, "predict", "new.h5ad", "-o", "never.h5ad", "--model", "tiny"],
+        cwd=work, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr
+    assert sorted(p.name for p in work.iterdir()) == before
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ SRC = Path(sclinguist_core.__file__).parents[1]
 FLOORS = {
     "sclinguist_core.errors": 0,
     "sclinguist_core.console": 0,
+    "sclinguist_core.files": 0,
     "sclinguist_core.resources": 0,
     "sclinguist_core.doctor": 0,
     "sclinguist_core.vocabulary": 1,

@@ -133,3 +133,13 @@ def test_wheel_holds_the_sample_the_checkpoint_and_the_manifest(tmp_path):
     assert "sclinguist_core/checkpoints/bundled/model.safetensors" in names
     assert {"napari_sclinguist/napari.yaml", "sclinguist_core/py.typed"} <= names
     assert not any("tests" in Path(name).parts for name in names)
+
+
+def test_the_readme_shows_its_picture_and_figures():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(((?!https?:)[^)#]+)\)", text)
+    assert targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+    figures = text.split("<!-- figures:start -->")[1].split("<!-- figures:end -->")[0]
+    assert "cognate mRNA" in figures
+    assert "ridge" in figures

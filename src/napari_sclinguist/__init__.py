@@ -1,4 +1,4 @@
-"""The napari plugin: open a tissue section, predict proteins, see them over the histology.
+"""The napari plugin: open a tissue section, see measured and predicted proteins over the histology.
 
 napari finds the plugin through ``napari.yaml``; nothing is imported before it is needed.
 """

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from napari_sclinguist.features import Feature, default_features, find_feature
-from sclinguist_core.data.readers.lattice import SPOT_MICRONS
 from sclinguist_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,26 +63,6 @@ def section_layers(section: Section, feature: str | None = None) -> list[LayerDa
     return layers
 
 
-def spot_diameter(section: Section) -> float:
-    """Diameter at which spots, bins or cells are drawn, in full-resolution pixels.
-
-    Visium spots are 55 µm wide (what their files state differs); otherwise it is what the file
-    states, or most of the distance between neighbours if it states nothing.
-    """
-    if section.assay == "visium" and section.microns_per_pixel is not None:
-        return SPOT_MICRONS / section.microns_per_pixel
-    if section.spot_diameter is not None:
-        return float(section.spot_diameter)
-    if section.n_obs < 2:
-        return 10.0
-    from scipy.spatial import KDTree
-
-    positions = section.positions
-    some = positions[:: max(1, section.n_obs // 1000)]
-    distances, _ = KDTree(positions).query(some, k=2)
-    return float(np.median(distances[:, 1])) * 0.8 or 1.0
-
-
 def _image(section: Section, image: SectionImage) -> LayerData:
     pixel = 1.0 / image.scale  # side of an image pixel in full-resolution pixels
     # Both grids begin at the same corner, but napari (and Space Ranger) count from the centre of
@@ -105,7 +84,7 @@ def _image(section: Section, image: SectionImage) -> LayerData:
 def _points(section: Section, features: list[Feature]) -> LayerData:
     arguments: dict[str, Any] = {
         "name": f"{section.name} spots",
-        "size": spot_diameter(section),
+        "size": section.drawn_diameter,
         "symbol": "square" if section.assay == "visium_hd" else "disc",
         "border_width": 0,
         "opacity": 0.8,

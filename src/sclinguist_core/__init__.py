@@ -23,7 +23,20 @@ _EXPORTS = {
     "resolve_protein": "sclinguist_core.vocabulary.proteins",
 }
 
-__all__ = ["__version__", *sorted(_EXPORTS)]
+__all__ = [
+    "InputError",
+    "Section",
+    "__version__",
+    "evaluate",
+    "load_checkpoint",
+    "open_section",
+    "open_sections",
+    "predict",
+    "predict_iter",
+    "resolve_genes",
+    "resolve_panel",
+    "resolve_protein",
+]
 
 if TYPE_CHECKING:
     from sclinguist_core.data.readers import open_section, open_sections

@@ -15,9 +15,6 @@ from sclinguist_core.errors import InputError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
-
 
 class Bar:
     """A progress bar with count, rate and time left."""
@@ -75,6 +72,3 @@ def run_app(app: typer.Typer) -> None:
     except InputError as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("Interrupted; nothing was written.", err=True)
-        sys.exit(INTERRUPTED)

@@ -31,7 +31,7 @@ _PYTHON_RANGE = ((3, 11), (3, 14))
 _MEMORY_WANTED = 4 * 1024**3
 _DISK_WANTED = 2 * 1024**3
 _QT_BINDINGS = ("PyQt6", "PySide6", "PyQt5", "PySide2")
-_LIBRARIES = ("anndata", "h5py", "scanpy", "scipy", "spatialdata", "spatialdata_io", "zarr")
+_LIBRARIES = ("anndata", "h5py", "scipy", "spatialdata", "zarr")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 import typer
-from evaluation.made_up import add_prediction, make_cells
 from typer.testing import CliRunner
 
+from evaluation.made_up import add_prediction, make_cells
 from sclinguist_core.cli.benchmark import benchmark
 from sclinguist_core.cli.evaluate import evaluate
 from sclinguist_core.errors import InputError

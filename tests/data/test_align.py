@@ -41,6 +41,12 @@ def test_cells_may_differ_in_what_was_measured():
     assert aligned.measured.tolist() == [[True, False, False, False], [True, True, False, False]]
 
 
+def test_a_count_where_nothing_was_measured_is_dropped():
+    mask = np.array([[True, False]])
+    aligned = align_genes(rna(["CD3E", "CD19"], [[2, 5]], measured=mask), MODEL, strict=False)
+    assert aligned.counts.toarray().tolist() == [[2, 0, 0, 0]]
+
+
 def test_share_follows_what_was_measured():
     aligned = align_genes(rna(["CD3E", "CD19"], [[1, 1]]), MODEL, strict=False)
     share = np.array([0.1, 0.2, 0.3, 0.4])

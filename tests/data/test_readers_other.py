@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import h5py
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 
 from sclinguist_core.data.readers import open_section, open_sections
+from sclinguist_core.data.readers.mtx import read_mtx
 from sclinguist_core.errors import InputError
 
 
@@ -94,6 +96,73 @@ def test_h5_whose_parts_do_not_fit(write_cells, key, value):
         file["matrix"][key] = content[value] if value else content + 5
     with pytest.raises(InputError, match="the file is inconsistent"):
         open_section(path)
+
+
+def test_h5_with_text_that_is_none(write_cells):
+    truth = write_cells("filtered.h5")
+    path = truth.folder / "filtered_feature_bc_matrix.h5"
+    with h5py.File(path, "a") as file:
+        barcodes = file["matrix/barcodes"][:]
+        barcodes[0] = b"\xff\xfe\x9c"
+        file["matrix/barcodes"][:] = barcodes
+    with pytest.raises(InputError, match="cannot be read as HDF5"):
+        open_section(path)
+
+
+# --- Matrix Market -------------------------------------------------------------------------------
+
+HEADER = "%%MatrixMarket matrix coordinate integer general\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        HEADER + "3 2 3\n1 1 4\n3 1 5\n2 2 6\n",
+        HEADER
+        + '%metadata_json: {"software_version": "2.1.0"}\n% more\n3 2 3\n1\t1\t4\n3 1  5\n2 2 6',
+        HEADER.replace("integer", "real") + "3 2 3\n1 1 4.0\n3 1 5e0\n2 2 6\n",
+        HEADER + "3 2 4\n1 1 4\n3 1 5\n2 2 2\n2 2 4\n",
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_matrix_market(tmp_path, content, packed):
+    path = tmp_path / ("matrix.mtx.gz" if packed else "matrix.mtx")
+    path.write_bytes(gzip.compress(content.encode()) if packed else content.encode())
+    matrix = read_mtx(path)
+    assert matrix.dtype == np.float32
+    assert matrix.toarray().tolist() == [[4, 0, 5], [0, 6, 0]]
+
+
+def test_matrix_market_without_values_or_entries(tmp_path):
+    path = tmp_path / "matrix.mtx"
+    path.write_text(HEADER.replace("integer", "pattern") + "3 2 2\n1 1\n3 2\n")
+    assert read_mtx(path).toarray().tolist() == [[1, 0, 0], [0, 0, 1]]
+    path.write_text("%%MatrixMarket matrix coordinate pattern symmetric\n3 3 0\n")
+    assert read_mtx(path).shape == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("", "is no sparse Matrix Market file"),
+        ("1 1 4\n", "its first line is '1 1 4'"),
+        ("%%MatrixMarket matrix array real general\n2 2\n1\n2\n3\n4\n", "is no sparse"),
+        (HEADER, "no three numbers"),
+        (HEADER + "3 2 3\n1 1 4\n", "1 of 3 entries"),
+        (HEADER + "3 2 1\n4 1 4\n", "beyond its size of 3 x 2"),
+        (HEADER + "3 2 1\n0 1 4\n", "beyond its size of 3 x 2"),
+        (HEADER + "3 2 2\n1 1 4\n1 two 4\n", "cannot be parsed"),
+        (HEADER + "3 2 2\n1 1 4\n\0\0\0\0\0\0\0\0", "damaged or not complete"),
+        (HEADER.replace("general", "symmetric") + "3 3 1\n1 1 4\n", "symmetric matrix"),
+    ],
+)
+def test_damaged_matrix_market(tmp_path, content, found):
+    path = tmp_path / "matrix.mtx"
+    path.write_text(content)
+    with pytest.raises(InputError) as error:
+        read_mtx(path)
+    assert found in str(error.value)
+    assert str(path) in str(error.value)
 
 
 # --- Visium HD -----------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from sclinguist_core.data.readers import lattice, open_section
+from sclinguist_core.data import lattice
+from sclinguist_core.data.readers import open_section
 from sclinguist_core.data.readers.images import to_rgb8
 from sclinguist_core.data.section import SectionImage
 

@@ -134,3 +134,14 @@ def test_a_link_keeps_pointing_to_its_file(tmp_path, table):
     write_table(table, tmp_path / "out.h5ad")
     assert (tmp_path / "out.h5ad").is_symlink()
     assert anndata.read_h5ad(tmp_path / "disk" / "real.h5ad").n_obs == 40
+
+
+def test_a_spatialdata_store_is_not_replaced_by_a_table(table, tmp_path):
+    import zarr
+
+    root = zarr.open_group(tmp_path / "section.zarr", mode="w")
+    root.attrs["spatialdata_attrs"] = {"version": "0.2"}
+    root.create_group("images")
+    with pytest.raises(InputError, match="no AnnData table"):
+        write_table(table, tmp_path / "section.zarr")
+    assert (tmp_path / "section.zarr" / "images").is_dir()

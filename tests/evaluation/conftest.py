@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from anndata import AnnData
+
 from evaluation.made_up import add_positions, add_prediction, make_cells
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation.made_up import CANONICAL, CODING, make_cells
 
+from evaluation.made_up import CANONICAL, CODING, make_cells
 from sclinguist_core.data.preprocess import protein_clr
 from sclinguist_core.data.section import RnaCounts
 from sclinguist_core.errors import InputError

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation.made_up import CANONICAL, CODING, make_cells
 
+from evaluation.made_up import CANONICAL, CODING, make_cells
 from sclinguist_core.errors import InputError
 from sclinguist_core.evaluation.benchmark import Benchmark, benchmark, best_baseline, dataset_key
 from sclinguist_core.inference.predict import as_section

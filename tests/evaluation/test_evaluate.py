@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation.made_up import add_positions, add_prediction, make_cells
 from scipy import stats
 
+from evaluation.made_up import add_positions, add_prediction, make_cells
 from sclinguist_core.data.preprocess import protein_clr
 from sclinguist_core.errors import InputError
 from sclinguist_core.evaluation.evaluate import evaluate
@@ -56,10 +56,28 @@ def test_baselines_are_where_they_belong(predicted):
     assert summary.loc["model", "rmse"] < 1
     assert summary.loc["cognate mRNA", "n_proteins"] == 6  # CD15 is a glycan
     without = evaluate(predicted).per_protein.query("antibody != 'CD15'")["r_clr"].mean()
-    assert summary.loc["cognate mRNA", "model_same_proteins"] == pytest.approx(without)
+    assert summary.loc["cognate mRNA", "model_same_cells"] == pytest.approx(without)
     assert summary.loc["model", "pearson_clr_low"] < summary.loc["model", "pearson_clr"]
     assert summary.loc["total count", "better_than_model"] <= 1
     assert summary.loc["cognate mRNA", "better_than_model"] == 0
+
+
+def test_the_model_is_compared_with_mrna_on_the_cells_that_measured_it(predicted):
+    measured = np.ones(predicted.shape, bool)
+    gene = predicted.var_names.get_loc("CD19")
+    measured[::2, gene] = False
+    predicted.layers["measured"] = measured
+    result = evaluate(predicted)
+    proteins = [name for name in result.predicted if result.cognate[name].notna().any()]
+    expected = np.mean(
+        [
+            result.predicted[name][known].corr(result.measured[name][known])
+            for name in proteins
+            for known in [result.cognate[name].notna()]
+        ]
+    )
+    assert (~result.cognate["CD19"].notna()).sum() == len(measured) // 2
+    assert result.summary.loc["cognate mRNA", "model_same_cells"] == pytest.approx(expected)
 
 
 def test_notes_say_what_is_left_out():
@@ -211,6 +229,11 @@ def test_flat_and_empty_measurements_do_not_break_it():
     table = add_positions(add_prediction(make_cells()))
     table.obsm["protein"]["CD14"] = 0.0
     table.obsm["protein"].iloc[0] = 0.0
-    rows = evaluate(table).per_protein.set_index("antibody")
+    table.obsm["protein_predicted"]["CD4"] = 0.5
+    result = evaluate(table)
+    assert result.headline.startswith("Mean per-protein Pearson against CLR over 6 antibodies")
+    assert result.notes[-1].endswith("constant or absent: CD4.")
+    rows = result.per_protein.set_index("antibody")
+    assert np.isnan(rows.loc["CD4", "r_clr"])
     assert rows.loc["CD14", "detection"] == 0
     assert rows.loc["CD3", "r_clr"] > 0.5

@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation.made_up import add_positions, add_prediction, make_cells
 
+from evaluation.made_up import add_positions, add_prediction, make_cells
 from sclinguist_core.errors import InputError
 from sclinguist_core.evaluation.evaluate import evaluate
 from sclinguist_core.evaluation.report import choose_proteins, render, write_report
@@ -69,7 +69,7 @@ def test_the_page_needs_nothing_from_outside(result):
     assert "default-src 'none'" in page
     # One row a protein and one a predictor, under two headings.
     assert parsed.tags.count("tr") == 1 + 4 + 1 + 7
-    assert parsed.tags.count("section") == page.count("</section>") == 8
+    assert parsed.tags.count("section") == page.count("</section>") == 9
 
 
 def test_overlays_are_drawn_where_there_is_tissue_and_said_to_lack_elsewhere(result):
@@ -82,7 +82,7 @@ def test_overlays_are_drawn_where_there_is_tissue_and_said_to_lack_elsewhere(res
 
 def test_hostile_names_are_escaped():
     table = add_positions(add_prediction(make_cells()))
-    bad = "<script>alert(1)</script>"
+    bad = "<script>alert(1)"
     protein = table.obsm["protein"]
     protein[bad] = protein["CD3"]
     table.obsm["protein_predicted"][bad] = table.obsm["protein_predicted"]["CD3"]

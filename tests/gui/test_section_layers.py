@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from napari_sclinguist.features import default_features, find_feature
-from napari_sclinguist.layers import contrast_limits, section_layers, spot_diameter
+from napari_sclinguist.layers import contrast_limits, section_layers
 from sclinguist_core.errors import InputError
 
 
@@ -42,7 +42,7 @@ def test_bins_are_squares_of_their_own_size(section):
 
 def test_without_a_diameter_neighbours_do_not_overlap(section):
     cells = replace(section, assay="xenium", spot_diameter=None)
-    assert 0 < spot_diameter(cells) < np.hypot(101.5, 21.5)
+    assert 0 < cells.drawn_diameter < np.hypot(101.5, 21.5)
 
 
 def test_without_pixel_size_the_world_is_in_pixels_and_no_layer_has_units(section):

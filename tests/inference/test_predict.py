@@ -1,16 +1,16 @@
 import numpy as np
 import pytest
 import torch
-from synthetic import paired_cells
 
 import sclinguist_core as scl
+from sclinguist_core.data.align import align_genes
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference import predict as module
 from sclinguist_core.inference.predict import as_section, attach, finish, predict_iter
 from sclinguist_core.model.checkpoint import Checkpoint, CheckpointInfo, build_translator
 from sclinguist_core.model.config import TranslatorConfig
 from sclinguist_core.train.corpus import gene_statistics, gene_universe, protein_universe
-from sclinguist_core.data.align import align_genes
+from synthetic import paired_cells
 
 CONFIG = TranslatorConfig(gene_dim=16, width=16, n_latents=4, n_heads=2, n_layers=1)
 
@@ -58,9 +58,19 @@ def test_columns_land_where_they_are_promised(cells, checkpoint):
     assert uns["model"] == "untrained"
     assert uns["genes_found"] == uns["genes_expected"] == len(checkpoint.genes)
     assert uns["trust"]["CD3"] == "untested"
-    assert (adata.X != before).nnz == 0
+    assert (before != adata.X).nnz == 0
     assert "protein_predicted" not in cells.obsm
     assert "sclinguist" not in cells.uns
+
+
+def test_predictions_are_shrunk_by_their_slope(cells, checkpoint):
+    from dataclasses import replace
+
+    proteins = checkpoint.proteins.assign(slope=[0.5, 1.0, 1.0, 1.0, 0.1])
+    shrunk = run(as_section(cells), model=replace(checkpoint, proteins=proteins))
+    whole = run(as_section(cells), model=checkpoint)
+    np.testing.assert_allclose(shrunk.mean, whole.mean * [0.5, 1, 1, 1, 0.1], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(shrunk.std, whole.std, rtol=1e-4)
 
 
 def test_batches_and_chunks_do_not_change_the_result(cells, checkpoint, monkeypatch):
@@ -104,11 +114,11 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(cells, checkpoint, mon
     forward = module._Runner._forward
     seen = []
 
-    def scarce(self, batch, offset):
+    def scarce(self, batch, panels):
         seen.append(batch.n_obs)
         if batch.n_obs > 12:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(self, batch, offset)
+        return forward(self, batch, panels)
 
     monkeypatch.setattr(module._Runner, "_forward", scarce)
     result = run(section, model=checkpoint, batch_size=64)
@@ -117,7 +127,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(cells, checkpoint, mon
 
 
 def test_memory_for_no_cell_at_all_is_said(cells, checkpoint, monkeypatch):
-    def never(self, batch, offset):
+    def never(self, batch, panels):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(module._Runner, "_forward", never)
@@ -126,7 +136,7 @@ def test_memory_for_no_cell_at_all_is_said(cells, checkpoint, monkeypatch):
 
 
 def test_other_errors_are_not_taken_for_memory(cells, checkpoint, monkeypatch):
-    def broken(self, batch, offset):
+    def broken(self, batch, panels):
         raise RuntimeError("shapes differ")
 
     monkeypatch.setattr(module._Runner, "_forward", broken)
@@ -140,8 +150,19 @@ def test_empty_cells_are_predicted_and_named(cells, checkpoint):
     adata.X.data[start:end] = 0
     adata.X.eliminate_zeros()
     result = run(as_section(adata), model=checkpoint)
-    assert np.isfinite(result.mean).all()
-    assert any("1 of 90" in w and "no RNA count" in w for w in result.warnings)
+    assert np.isnan(result.mean).all(axis=1).nonzero()[0].tolist() == [3]
+    assert np.isnan(result.std).all(axis=1).nonzero()[0].tolist() == [3]
+    assert any("1 of 90 rows express none" in warning for warning in result.warnings)
+
+
+def test_genes_that_the_model_does_not_know_are_refused(cells, checkpoint):
+    from sclinguist_core.vocabulary.genes import gene_table
+
+    adata = cells.copy()
+    known = set(checkpoint.symbols)
+    adata.var_names = [gene for gene in gene_table().index if gene not in known][: adata.n_vars]
+    with pytest.raises(InputError, match="0 of the model's"):
+        run(as_section(adata), model=checkpoint)
 
 
 def test_few_genes_are_warned_about(cells, checkpoint):

@@ -1,7 +1,6 @@
 import json
 import pickle
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -143,4 +142,13 @@ def test_bad_json(checkpoint, tmp_path):
     (folder / "config.json").write_text("{")
     with pytest.raises(InputError, match="expected JSON"):
         load_checkpoint(folder)
-    assert np.isfinite(checkpoint.gene_share).all()
+
+
+def test_the_digest_tells_every_file_that_decides_predictions(checkpoint, tmp_path):
+    folder = save_checkpoint(checkpoint, tmp_path / "tiny")
+    before = load_checkpoint(folder).digest
+    (folder / "card.md").write_text("other words")
+    assert load_checkpoint(folder).digest == before
+    table = folder / "proteins.tsv"
+    table.write_text(table.read_text().replace("CD15", "CD57"))
+    assert load_checkpoint(folder).digest != before

@@ -22,7 +22,7 @@ def test_unknown_key_names_the_nearest():
         ({"n_latents": 0}, "n_latents"),
         ({"clip": 0.0}, "clip"),
         ({"rna_normalization": "tpm"}, "rna_normalization"),
-        ({"protein_normalization": "raw"}, "protein_normalization"),
+        ({"protein_normalization": "minmax_cell"}, "protein_normalization"),
     ],
 )
 def test_refused_values(values, message):

@@ -27,8 +27,8 @@ def run(model, genes, values, measured=None):
     genes = torch.tensor(genes)
     measured = torch.ones(1, 30, dtype=torch.bool) if measured is None else measured
     tables = model.tables()
-    offset = model.measured_offset(measured, tables).expand(len(genes), -1)
-    return model(genes, torch.tensor(values), offset, tables)
+    panel = model.panels(measured, tables).of(torch.zeros(len(genes), dtype=torch.int64))
+    return model(genes, torch.tensor(values), panel, tables)
 
 
 def test_the_order_of_genes_does_not_matter(model):
@@ -51,13 +51,16 @@ def test_the_linear_read_is_the_dense_product_over_measured_genes(model):
     x[3], x[7] = 1.0, 9.0
     z = ((x - model.gene_mean) / model.gene_std).clamp(-5, 5) * measured[0]
     tables = model.tables()
-    read = model.linear_read(
+    measured[0, 0], measured[0, 2] = False, True
+    z[0], z[2] = 0.0, tables.zero[2]
+    read, coding = model.linear_read(
         torch.tensor([[3, 7, -1]]),
         torch.tensor([[1.0, 9.0, 0.0]]),
-        model.measured_offset(measured, tables),
+        model.panels(measured, tables),
         tables,
     )
     torch.testing.assert_close(read[0], z @ model.gene_embedding, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(coding[0], z[:3])  # G0, G1 and G2 are the coding genes
 
 
 def test_missing_is_not_zero(model):
@@ -77,10 +80,10 @@ def test_a_cell_without_expressed_genes_is_a_cell(model):
 
 def test_some_proteins_are_the_same_as_all_of_them(model):
     tables = model.tables()
-    offset = model.measured_offset(torch.ones(1, 30, dtype=torch.bool), tables)
+    panel = model.panels(torch.ones(1, 30, dtype=torch.bool), tables)
     genes, values = torch.tensor([[3, 7]]), torch.tensor([[1.0, 2.0]])
-    everything = model(genes, values, offset, tables)
-    some = model(genes, values, offset, tables, torch.tensor([2, 0]))
+    everything = model(genes, values, panel, tables)
+    some = model(genes, values, panel, tables, torch.tensor([2, 0]))
     torch.testing.assert_close(some.mean, everything.mean[:, [2, 0]])
 
 
@@ -93,8 +96,18 @@ def test_shapes_and_protein_genes(model):
     assert dense[2].sum() == 0
 
 
+def test_the_cognate_gene_has_a_direct_weight(model):
+    low, high = (run(model, [[0, 5]], [[x, 1.0]]) for x in (0.1, 0.5))
+    with torch.no_grad():
+        model.cognate_gain += 1.0
+    low_1, high_1 = (run(model, [[0, 5]], [[x, 1.0]]) for x in (0.1, 0.5))
+    step = (high_1.mean - low_1.mean) - (high.mean - low.mean)
+    expected = 0.4 / model.gene_std[0].item()
+    torch.testing.assert_close(step[0], torch.tensor([expected, 0.0, 0.0]), atol=1e-4, rtol=1e-4)
+
+
 def test_every_parameter_learns(model):
-    out = run(model.train(), [[1, 2], [3, 4]], [[1.0, 1.0], [2.0, 0.3]])
+    out = run(model.train(), [[0, 1, 2], [3, 4, -1]], [[1.0, 1.0, 1.0], [2.0, 0.3, 0.0]])
     (out.mean.sum() + out.std.sum()).backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -41,12 +43,23 @@ def test_without_augmentation_a_batch_is_cells_of_the_set(dataset):
     assert (batch.measured == dataset.rna.measured).all()
 
 
-def test_spots_are_sums_of_cells_and_their_protein(dataset):
+def test_spots_have_as_many_cells_as_asked_for(dataset):
     mix = pseudo_spots(np.arange(N), dataset.groups, 50, (4, 9), np.random.default_rng(0))
     per_spot = np.asarray(mix.sum(axis=1)).ravel()
     assert mix.shape == (50, N)
     assert per_spot.min() >= 4
     assert per_spot.max() <= 9
+
+
+def test_a_spot_is_counted_as_the_sum_of_its_cells(dataset):
+    same = replace(dataset, antibodies=np.tile(dataset.antibodies[:1], (N, 1)))
+    only_spots = Augmentation(spots=1, gene_dropout=0, thinning=0, spot_cells=(9, 9))
+    batch = draw_batch(same, SHARE, 8, only_spots, np.random.default_rng(0))
+    expected = same.targets(9 * same.antibodies[:1])
+    np.testing.assert_allclose(batch.target, np.repeat(expected, 8, axis=0), atol=1e-5)
+    cells = draw_batch(same, SHARE, 8, PLAIN, np.random.default_rng(0))
+    tokens, single = ((b.tokens.genes >= 0).sum(axis=1).mean() for b in (batch, cells))
+    assert tokens > single  # nine cells express more genes than one
 
 
 def test_spots_are_dominated_by_few_groups(dataset):

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from synthetic import paired_cells
 
 from sclinguist_core.data.align import align_genes
 from sclinguist_core.errors import InputError
@@ -11,6 +10,7 @@ from sclinguist_core.train.corpus import (
     paired_dataset,
     protein_universe,
 )
+from synthetic import paired_cells
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,16 @@ def test_isotypes_are_never_targets(section):
     targets = dataset.targets(dataset.antibodies)
     np.testing.assert_allclose(targets.mean(axis=0), 0, atol=1e-4)
     np.testing.assert_allclose(targets.std(axis=0), 1, atol=1e-3)
+
+
+def test_antibodies_that_some_cells_lack_stay_missing():
+    adata = paired_cells(60)
+    adata.obsm["protein"].iloc[:20, 0] = np.nan
+    dataset = paired_dataset(as_section(adata), ["CD3E"], ["CD3", "CD19"])
+    targets = dataset.targets(dataset.antibodies)
+    assert np.isnan(targets[:20, 0]).all()
+    assert np.isfinite(targets[20:]).all()
+    assert np.isfinite(targets[:, 1]).all()
 
 
 def test_cells_without_protein_are_refused():

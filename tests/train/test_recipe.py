@@ -20,9 +20,9 @@ def recipe_path(tmp_path, monkeypatch):
 
 
 def test_paths_values_and_overrides(recipe_path):
-    recipe = read_recipe(recipe_path, ["fit.steps=7", "model.width=16", "name=other"])
+    recipe = read_recipe(recipe_path, ["fit.steps=17", "model.width=16", "name=other"])
     assert recipe.paired == (str(recipe_path.parent / "a.h5ad"), "/elsewhere/b.h5ad")
-    assert (recipe.fit.steps, recipe.model.width, recipe.name) == (7, 16, "other")
+    assert (recipe.fit.steps, recipe.model.width, recipe.name) == (17, 16, "other")
     assert recipe.augmentation.spot_cells == (2, 3)
 
 
@@ -31,7 +31,7 @@ def test_paths_values_and_overrides(recipe_path):
     [
         ("fit.step=7", "unknown key 'step'; did you mean 'steps'"),
         ("fitt.steps=7", "unknown key 'fitt'; did you mean 'fit'"),
-        ("fit.steps=0", "steps: expected at least 1, found 0"),
+        ("fit.steps=9", "steps: expected at least 10, found 9"),
         ("fit.steps", "expected key=value"),
         ("name.first=x", "holds a value"),
         ("paired=3", "expected a list"),

@@ -22,7 +22,7 @@ def demo(
     model: Annotated[str, typer.Option(help="'bundled' or a checkpoint folder.")] = "bundled",
     napari: Annotated[bool, typer.Option("--napari", help="Open the result in napari.")] = False,
 ) -> None:
-    """Predict proteins on the simulated sample section, compare, and write pictures and a report."""
+    """Predict proteins on the simulated sample section, compare, write pictures and a report."""
     from sclinguist_core.cli.evaluate import print_evaluation
     from sclinguist_core.cli.predict import describe, predict_with_bar
     from sclinguist_core.data.readers import open_section
@@ -62,7 +62,8 @@ def demo(
 
 def _draw(result: Evaluation, folder: Path) -> Path:
     """Write a PNG a protein: predicted, measured and cognate mRNA over the histology."""
-    from sclinguist_core.evaluation.overlay import comparison_figure, save_figure
+    from sclinguist_core.evaluation.figures import comparison_figure
+    from sclinguist_core.evaluation.overlay import save_figure
 
     folder.mkdir(exist_ok=True)
     table = result.per_protein.set_index("canonical")
@@ -82,13 +83,20 @@ def print_proteins(result: Evaluation) -> None:
             row["antibody"],
             row["canonical"],
             number(row["r_clr"]),
-            number(row["r_clr_cognate mRNA"]),
+            number(row["r_clr_cognate_mrna"]),
             number(row["rmse"]),
             row["trust"],
         ]
         for _, row in result.per_protein.iterrows()
     ]
-    headings = ["antibody", "protein", "Pearson\nCLR", "cognate\nmRNA", "RMSE\nSD", "trust\n(cells)"]
+    headings = [
+        "antibody",
+        "protein",
+        "Pearson\nCLR",
+        "cognate\nmRNA",
+        "RMSE\nSD",
+        "trust\n(cells)",
+    ]
     console = wide_console()
     console.print("")
     console.print(plain_table(headings, rows))

@@ -71,13 +71,15 @@ def predict_with_bar(
     steps = predict_iter(
         section, model=model, proteins=proteins, device=device, batch_size=batch_size
     )
-    with progress_bar("opening", unit=unit) as bar:
+    # The first step checks the input; a bar is shown for work, not above an error.
+    progress = next(steps)
+    with progress_bar(progress.phase, unit=unit) as bar:
         while True:
+            bar.update(progress.done, progress.total, progress.phase)
             try:
                 progress = next(steps)
             except StopIteration as end:
                 return end.value
-            bar.update(progress.done, progress.total, progress.phase)
 
 
 def describe(section: Section, prediction: Prediction) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from sclinguist_core.data.preprocess import log1p_cp10k
+from sclinguist_core.data.preprocess import RNA_NORMALIZATIONS
 from sclinguist_core.data.section import RnaCounts
 from sclinguist_core.errors import InputError
 from sclinguist_core.vocabulary.genes import GeneResolution, resolve_genes
@@ -71,9 +71,14 @@ class AlignedRna:
         """
         return (self.measured @ gene_share)[self.pattern]
 
-    def expression(self, gene_share: np.ndarray) -> sparse.csr_matrix:
-        """``log1p`` CP10k over measured genes, CSR float32, shape (n, V)."""
-        return log1p_cp10k(self.counts, self.shares(gene_share))
+    def expression(
+        self, gene_share: np.ndarray, normalization: str = "log1p_cp10k_measured"
+    ) -> sparse.csr_matrix:
+        """Normalised expression, CSR float32, shape (n, V).
+
+        `normalization` is a name in `sclinguist_core.data.preprocess.RNA_NORMALIZATIONS`.
+        """
+        return RNA_NORMALIZATIONS[normalization](self.counts, self.shares(gene_share))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,7 +114,11 @@ class GeneAligner:
             pattern = np.zeros(counts.shape[0], np.int64)
         else:
             rows, pattern = _patterns(measured)
-            mask = (sparse.csr_matrix(rows, dtype=np.float32) @ self.move).toarray() > 0
+            mask = (rows.astype(np.float32) @ self.move).toarray() > 0
+            # A count where nothing was measured is a slip of the file, not an expressed gene.
+            of_entry = np.repeat(pattern, np.diff(aligned.indptr))
+            aligned.data[~mask[of_entry, aligned.indices]] = 0.0
+            aligned.eliminate_zeros()
         return AlignedRna(
             counts=aligned, measured=mask, pattern=pattern, resolution=self.resolution
         )
@@ -170,8 +179,8 @@ def align_genes(
     return aligner.apply(rna.counts, rna.measured)
 
 
-def _patterns(mask: sparse.csr_matrix | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct rows of a per-cell mask, shape (K, G), and the row of each cell, shape (n,)."""
+def _patterns(mask: sparse.csr_matrix | np.ndarray) -> tuple[sparse.csr_matrix, np.ndarray]:
+    """Distinct rows of a per-cell mask, CSR (K, G), and the row of each cell, shape (n,)."""
     mask = sparse.csr_matrix(mask, dtype=bool)
     mask.eliminate_zeros()
     mask.sort_indices()
@@ -184,4 +193,4 @@ def _patterns(mask: sparse.csr_matrix | np.ndarray) -> tuple[np.ndarray, np.ndar
             seen[key] = len(first)
             first.append(row)
         pattern[row] = seen[key]
-    return mask[first].toarray(), pattern
+    return mask[first], pattern

@@ -87,9 +87,7 @@ def bucketed_rows(
         start += n_rows
 
 
-def token_batch(
-    expression: sparse.csr_matrix, pattern: np.ndarray, rows: np.ndarray
-) -> TokenBatch:
+def token_batch(expression: sparse.csr_matrix, pattern: np.ndarray, rows: np.ndarray) -> TokenBatch:
     """Batch of the chosen rows of normalised expression (CSR, shape (n, V))."""
     genes, values = pad_rows(expression[rows])
     return TokenBatch(rows=rows, genes=genes, values=values, pattern=pattern[rows])

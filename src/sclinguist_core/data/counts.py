@@ -120,11 +120,23 @@ def counts_at(adata: AnnData, where: str) -> sparse.csr_matrix:
     """
     matrix = _as_csr(_matrix_at(adata, where))
     values = matrix.data
-    if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
+    if values.dtype.kind == "f" and not _all_whole(values):
         matrix = matrix.copy()
         matrix.data = np.rint(matrix.data)
         matrix.eliminate_zeros()
-    return matrix.astype(np.float32, copy=False)
+    if matrix.dtype == np.float32:
+        return matrix
+    # Only the values change type: indices, as large again, are shared with the table.
+    parts = (matrix.data.astype(np.float32), matrix.indices, matrix.indptr)
+    return sparse.csr_matrix(parts, shape=matrix.shape, copy=False)
+
+
+def _all_whole(values: np.ndarray, block: int = 1 << 22) -> bool:
+    """Whether all values are whole numbers, looked at in blocks to save memory."""
+    return all(
+        np.array_equal(part, np.rint(part))
+        for part in (values[start : start + block] for start in range(0, len(values), block))
+    )
 
 
 def _located(

@@ -9,8 +9,8 @@ Protein: raw antibody counts are compositional and depth-laden. The scales offer
 ones that the field uses; ``protein_clr`` is the one that this package predicts and evaluates
 (centred log-ratio: a deeper cell does not score higher on every protein).
 
-A checkpoint names the normalisations that it was trained with (`RNA_NORMALIZATIONS`,
-`PROTEIN_NORMALIZATIONS`); prediction looks them up by that name and offers no other.
+A checkpoint names the RNA normalisation that it was trained with; prediction looks it up by that
+name in `RNA_NORMALIZATIONS` and offers no other.
 
 Shapes: n cells or spots, G genes, P proteins.
 """
@@ -93,7 +93,7 @@ def _like(template: Abundance, values: np.ndarray) -> Abundance:
     values = values.astype(np.float32)
     if isinstance(template, pd.DataFrame):
         return pd.DataFrame(values, index=template.index, columns=template.columns)
-    return values  # type: ignore[return-value]
+    return values
 
 
 def _row_mean(values: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -186,11 +186,3 @@ RNA_NORMALIZATIONS: dict[str, Callable[..., sparse.csr_matrix]] = {
     "log1p_cp10k_measured": log1p_cp10k
 }
 """RNA normalisations that a checkpoint can name."""
-
-PROTEIN_NORMALIZATIONS: dict[str, Callable[..., np.ndarray | pd.DataFrame]] = {
-    "clr": protein_clr,
-    "log1p_z": protein_log1p_z,
-    "minmax_cell": protein_minmax,
-    "isotype_corrected": protein_isotype_corrected,
-}
-"""Protein normalisations that a checkpoint can name."""

@@ -21,6 +21,7 @@ from scipy import sparse
 
 from sclinguist_core.data.counts import counts_at
 from sclinguist_core.data.features import gene_ids, gene_mask, original_names
+from sclinguist_core.data.lattice import SPOT_MICRONS
 from sclinguist_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -182,6 +183,26 @@ class Section:
                 "obsm['spatial'] or a spatial format."
             )
         return np.asarray(self.table.obsm["spatial"], dtype=np.float64)[:, :2]
+
+    @property
+    def drawn_diameter(self) -> float:
+        """Diameter at which to draw a spot, bin or cell, in full-resolution pixels.
+
+        Visium spots are 55 µm wide (what their files state differs); otherwise it is what the
+        file states, or 0.9 of the median distance to the nearest neighbour.
+        """
+        if self.assay == "visium" and self.microns_per_pixel is not None:
+            return SPOT_MICRONS / self.microns_per_pixel
+        if self.spot_diameter:
+            return float(self.spot_diameter)
+        if self.n_obs < 2:
+            return 10.0
+        from scipy.spatial import KDTree
+
+        positions = self.positions
+        sample = positions[:: max(1, self.n_obs // 2000)]
+        distances, _ = KDTree(positions).query(sample, k=2)
+        return 0.9 * float(np.median(distances[:, 1])) or 1.0
 
     @property
     def library_id(self) -> str | None:

@@ -6,6 +6,7 @@ final name in one step. Until then an older file of that name stays as it was.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sclinguist_core.errors import InputError
+from sclinguist_core.files import replace_folder
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -65,7 +67,7 @@ def write_table(adata: AnnData, path: str | os.PathLike[str]) -> Path:
             os.replace(new, final)
         else:
             _write_zarr(adata, new)
-            _replace_folder(new, final, holder)
+            replace_folder(new, final)
         _sync(final.parent)
     except OSError as error:
         raise InputError(
@@ -101,14 +103,24 @@ def check_output(path: str | os.PathLike[str]) -> Path:
         )
     if suffix == ".h5ad" and target.is_dir():
         raise InputError(f"Cannot write '{target}': it is a folder; choose another name.")
-    if suffix == ".zarr" and target.exists():
-        names = {"zarr.json", ".zgroup"}
-        if not target.is_dir() or not any((target / name).exists() for name in names):
-            raise InputError(
-                f"Cannot write '{target}': it exists and is no zarr store, so it is not replaced; "
-                "choose another name."
-            )
+    if suffix == ".zarr" and target.exists() and not _is_table(target):
+        raise InputError(
+            f"Cannot write '{target}': it exists and is no AnnData table (a SpatialData store "
+            "or other data), so it is not replaced; choose another name."
+        )
     return target
+
+
+def _is_table(store: Path) -> bool:
+    """Whether a folder is a zarr store that holds an AnnData table and nothing else."""
+    for name in ("zarr.json", ".zattrs"):
+        try:
+            content = json.loads((store / name).read_text("utf-8"))
+        except (OSError, ValueError):
+            continue
+        attributes = content.get("attributes", {}) if name == "zarr.json" else content
+        return bool(attributes.get("encoding-type") == "anndata")
+    return False
 
 
 def _write_zarr(adata: AnnData, path: Path) -> None:
@@ -124,20 +136,6 @@ def _write_zarr(adata: AnnData, path: Path) -> None:
     for folder, _, files in os.walk(path):
         for name in files:
             _sync(Path(folder) / name)
-
-
-def _replace_folder(new: Path, final: Path, holder: Path) -> None:
-    """Give a new folder its final name; a folder cannot be renamed over a full one."""
-    if not final.exists():
-        os.replace(new, final)
-        return
-    old = holder / "old"
-    os.replace(final, old)
-    try:
-        os.replace(new, final)
-    except BaseException:
-        os.replace(old, final)
-        raise
 
 
 def _sync(path: Path) -> None:

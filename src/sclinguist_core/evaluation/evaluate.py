@@ -46,8 +46,8 @@ class Evaluation:
     summary
         One row a predictor (index ``method``): ``n_proteins`` with a defined correlation,
         ``pearson_clr`` (the headline) with its 95 % interval over cells ``pearson_clr_low``,
-        ``pearson_clr_high``; ``model_same_proteins``, the model's headline on just these
-        proteins; ``pearson_log1p``, ``spearman``, ``per_cell``, ``rmse``, ``rmse_z``,
+        ``pearson_clr_high``; ``model_same_cells``, the model's headline on just these
+        proteins and cells; ``pearson_log1p``, ``spearman``, ``per_cell``, ``rmse``, ``rmse_z``,
         ``flattened`` (inflated), ``mmd``; ``better_than_model``, the number of proteins on
         which this predictor has the higher ``r_clr`` (0 for the model itself).
     notes
@@ -84,7 +84,7 @@ class Evaluation:
         if len(trained):
             best = str(trained.idxmax())
             shown.append(f"best trained baseline, {best}, {_figure(trained[best])}")
-        n = len(self.per_protein)
+        n = int(self.summary.loc[MODEL, "n_proteins"])
         noun = "antibody" if n == 1 else "antibodies"
         return f"Mean per-protein Pearson against CLR over {n} {noun}: {_figure(r[MODEL])}" + (
             f" ({'; '.join(shown)})" if shown else ""
@@ -183,9 +183,15 @@ def evaluate(
     simulated = inputs.is_simulated(section) or inputs.is_simulated(source)
     if simulated:
         notes.insert(0, "These data are simulated: the figures say nothing about real tissue.")
+    r_clr = {name: metrics.pearson(x, clr) for name, x in predictors.items()}
+    undefined = columns[~np.isfinite(r_clr[MODEL])]
+    if len(undefined):
+        notes.append(
+            "Without a correlation, since prediction or measurement is constant or absent: "
+            f"{_list(list(undefined))}."
+        )
     raw = counts[columns].to_numpy(np.float64)
     published = protein_minmax(counts, isotype)[columns].to_numpy() if _is_minmax(info) else None
-    r_clr = {name: metrics.pearson(x, clr) for name, x in predictors.items()}
     per_protein = _per_protein(part, predicted, raw, clr, cognate.genes, r_clr, info)
     per_cell = metrics.pearson_per_cell(predicted, clr)
     known = np.isfinite(predicted) & np.isfinite(clr)
@@ -340,13 +346,16 @@ def _summary(
             if name == MODEL and published is not None
             else metrics.flattened_pearson(metrics.on_scale_of(x, logged), logged)
         )
-        better = r_clr[name] > r_clr[MODEL]
+        # A gene that some cells did not measure gives mRNA of the others alone, which may be the
+        # easier ones: the model is compared on just those cells.
+        same_cells = metrics.pearson(np.where(np.isfinite(x), predictors[MODEL], np.nan), clr)
+        better = r_clr[name] > same_cells
         rows[name] = {
             "n_proteins": int(defined.sum()),
             "pearson_clr": metrics.nan_mean(r_clr[name]),
             "pearson_clr_low": low,
             "pearson_clr_high": high,
-            "model_same_proteins": metrics.nan_mean(r_clr[MODEL][defined]),
+            "model_same_cells": metrics.nan_mean(same_cells[defined]),
             "pearson_log1p": metrics.nan_mean(metrics.pearson(x, logged)),
             "spearman": metrics.nan_mean(metrics.spearman(x, clr)),
             "per_cell": metrics.nan_mean(metrics.pearson_per_cell(x, clr)),

@@ -1,4 +1,4 @@
-"""Plots of a report that are not on the tissue: scatters, dot plot, histogram."""
+"""Plots of an evaluation: a protein on the tissue, scatters, dot plot, histogram."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sclinguist_core.evaluation import baselines
+from sclinguist_core.evaluation import baselines, overlay
 from sclinguist_core.evaluation.evaluate import MODEL, Evaluation
 from sclinguist_core.evaluation.inputs import observations
 
@@ -29,6 +29,37 @@ _MARKS = {
     "MLP": ("P", "#8b93a1"),
     "mean of four": ("o", "#7c3aed"),
 }
+
+
+def comparison_figure(result: Evaluation, antibody: str, *, width: float = 3.6) -> Figure:
+    """Draw predicted, measured and cognate mRNA of one antibody side by side on the tissue.
+
+    Parameters
+    ----------
+    result
+        Of a section with positions.
+    antibody
+        The study's name, as in ``result.per_protein``.
+    width
+        Width of a panel in inches.
+    """
+    row = result.per_protein.set_index("antibody").loc[antibody]
+    gene = str(row["cognate_gene"])
+    panels = [
+        overlay.Feature(
+            values=result.predicted[antibody],
+            title=f"{row['canonical']} predicted",
+            unit=str(result.provenance.get("unit") or "standard deviations"),
+        ),
+        overlay.Feature(values=result.measured[antibody], title="measured", unit="CLR"),
+        overlay.Feature(
+            values=result.cognate[antibody] if gene else None,
+            title=f"mRNA of {gene}" if gene else "mRNA",
+            unit="log1p CP10k",
+            missing="coding gene not measured" if row["genes"] else "no coding gene",
+        ),
+    ]
+    return overlay.overlay_figure(result.section, panels, width=width)
 
 
 def _plain(ax: Axes) -> None:

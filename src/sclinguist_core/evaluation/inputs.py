@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 _MIN_MATCHED_SHARE = 0.5
-_NOT_MEASURED_WORDS = re.compile(r"\b(simulated|synthetic|not a measurement)\b", re.IGNORECASE)
 
 
 def label(section: Section) -> str:
@@ -146,29 +143,12 @@ def provenance(section: Section) -> dict[str, Any]:
 
 
 def is_simulated(section: Section) -> bool:
-    """Whether the data say of themselves that nobody measured them.
+    """Whether the data say of themselves that nobody measured them (``uns["simulated"]``).
 
-    They do so by ``uns["simulated"]``, by the word in the section's name, or, for a folder, by a
-    file ``SIMULATED*`` or a README whose first lines say *simulated*, *synthetic* or *not a
-    measurement*, in the folder or the one above it.
+    Readers set it for folders that carry a notice, see
+    :func:`sclinguist_core.data.readers.notice.says_simulated`.
     """
-    if bool(section.table.uns.get("simulated", False)) or "simulated" in section.name.lower():
-        return True
-    if section.library_id is not None and "simulated" in section.library_id.lower():
-        return True
-    if section.source is None or not section.source.is_dir():
-        return False
-    for place in (section.source, section.source.resolve().parent):
-        if any(place.glob("SIMULATED*")):
-            return True
-        for readme in sorted(place.glob("README*")):
-            if readme.is_file():
-                with readme.open(encoding="utf-8", errors="replace") as lines:
-                    # The first lines say what the data are; the rest may speak of other files.
-                    first = "".join(islice(lines, 6))
-                if _NOT_MEASURED_WORDS.search(first):
-                    return True
-    return False
+    return bool(section.table.uns.get("simulated", False))
 
 
 def take_cells(rna: RnaCounts, rows: np.ndarray) -> RnaCounts:

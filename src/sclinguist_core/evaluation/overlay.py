@@ -9,8 +9,7 @@ placed below them by its scale.
 
 from __future__ import annotations
 
-import os
-import tempfile
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from sclinguist_core.data.section import Section
+from sclinguist_core.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,7 @@ DIVERGING = "RdBu_r"
 """For differences: white is zero, red more, blue less."""
 
 # Space around a panel, in inches.
-_GAP, _TITLE, _BAR = 0.12, 0.3, 0.58
+_GAP, _TITLE, _BAR = 0.12, 0.3, 0.64
 
 _INK = "#1c2430"
 _NO_VALUE = "#d5d9df"
@@ -104,28 +104,11 @@ def colour_limits(
     return (low, high) if high > low else (low, low + 1.0)
 
 
-def spot_size(section: Section) -> float:
-    """Diameter at which to draw a spot or cell, in full-resolution pixels.
-
-    The file's own where it states one, else 0.9 of the median distance to the nearest neighbour.
-    """
-    if section.spot_diameter:
-        return float(section.spot_diameter)
-    from scipy.spatial import cKDTree
-
-    positions = section.positions
-    if len(positions) < 2:
-        return 1.0
-    sample = positions[:: max(1, len(positions) // 2000)]
-    distance, _ = cKDTree(positions).query(sample, k=2)
-    return 0.9 * float(np.median(distance[:, 1])) or 1.0
-
-
 def tissue_bounds(section: Section) -> tuple[float, float, float, float]:
     """Box around the spots with a small margin: left, right, top, bottom (y grows downwards)."""
     positions = section.positions
     low, high = positions.min(axis=0), positions.max(axis=0)
-    margin = 1.5 * spot_size(section) + 0.01 * float((high - low).max())
+    margin = 1.5 * section.drawn_diameter + 0.01 * float((high - low).max())
     return low[0] - margin, high[0] + margin, low[1] - margin, high[1] + margin
 
 
@@ -255,14 +238,8 @@ def save_figure(
     """
     path = Path(path)
     kind = format or path.suffix.lstrip(".").lower() or "png"
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            figure.savefig(file, format=kind, dpi=dpi, facecolor="white")
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=kind, dpi=dpi, facecolor="white")
     return path
 
 
@@ -309,7 +286,7 @@ def _draw_spots(
 
     colours = mpl.colormaps[cmap].with_extremes(bad=_NO_VALUE)
     norm = Normalize(*limits)
-    positions, size = section.positions, spot_size(section)
+    positions, size = section.positions, section.drawn_diameter
     if len(positions) > _BINNED_FROM:
         return _draw_binned(ax, section, values, norm, colours)
     collection: Collection
@@ -370,7 +347,11 @@ def _colour_bar(bar_ax: Axes, mappable: ScalarMappable, feature: Feature) -> Non
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, length=2, colors=_INK)
     if feature.unit:
-        bar.ax.set_xlabel(feature.unit, fontsize=8.5, color=_INK, labelpad=2, parse_math=False)
+        inches = bar_ax.bbox.width / bar_ax.figure.dpi
+        lines = textwrap.wrap(feature.unit, max(int(16 * inches), 8), max_lines=2, placeholder=" …")
+        bar.ax.set_xlabel(
+            "\n".join(lines), fontsize=8, color=_INK, labelpad=1, linespacing=1.05, parse_math=False
+        )
 
 
 def scale_bar_length(width_in_microns: float) -> float:

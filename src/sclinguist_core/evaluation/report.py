@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +21,7 @@ import pandas as pd
 from sclinguist_core.errors import InputError
 from sclinguist_core.evaluation import baselines, figures, inputs, learners, overlay
 from sclinguist_core.evaluation.evaluate import MODEL, Evaluation
+from sclinguist_core.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -77,9 +76,9 @@ def write_report(
         If the folder is a file or cannot be written to.
     """
     folder = Path(folder)
-    page = render(result, title=title, overlays=overlays)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        page = render(result, title=title, overlays=overlays)
         paths = ReportFiles(
             html=folder / HTML_NAME,
             per_protein=folder / "per_protein.csv",
@@ -100,16 +99,8 @@ def write_report(
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file completely or not at all (UTF-8)."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        # mkstemp makes files that only the owner may read; a report is there to be shown.
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
 
 
 def render(result: Evaluation, *, title: str | None = None, overlays: bool = True) -> str:
@@ -231,25 +222,12 @@ def choose_proteins(per_protein: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _overlays(result: Evaluation) -> list[dict[str, Any]]:
-    unit = str(result.provenance.get("unit") or "standard deviations")
     rows = result.per_protein.set_index("antibody")
     drawn: list[dict[str, Any]] = []
     size = 0
     for antibody, reason in choose_proteins(result.per_protein):
         row = rows.loc[antibody]
-        gene = str(row["cognate_gene"])
-        no_gene = "no coding gene" if not row["genes"] else "coding gene not measured"
-        panels = [
-            overlay.Feature(values=result.predicted[antibody], title="predicted", unit=unit[:48]),
-            overlay.Feature(values=result.measured[antibody], title="measured", unit="CLR"),
-            overlay.Feature(
-                values=result.cognate[antibody] if gene else None,
-                title=f"mRNA of {gene}" if gene else "mRNA",
-                unit="log1p CP10k",
-                missing=no_gene,
-            ),
-        ]
-        figure = overlay.overlay_figure(result.section, panels, width=3.6)
+        figure = figures.comparison_figure(result, antibody)
         picture = embed(figure, dpi=100)
         size += len(picture)
         if size > _MAX_OVERLAY_BYTES:

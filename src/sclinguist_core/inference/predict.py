@@ -20,10 +20,11 @@ import numpy as np
 import pandas as pd
 
 import sclinguist_core
-from sclinguist_core.data.align import FEW_GENES, AlignedRna, gene_aligner
+from sclinguist_core.data.align import FEW_GENES, MIN_RESOLVED_GENES, AlignedRna, gene_aligner
 from sclinguist_core.data.batches import bucketed_rows, token_batch
 from sclinguist_core.data.section import Section
 from sclinguist_core.errors import InputError
+from sclinguist_core.model.checkpoint import Checkpoint, load_checkpoint
 from sclinguist_core.model.device import (
     CPU_BATCH,
     CPU_TOKENS,
@@ -32,12 +33,13 @@ from sclinguist_core.model.device import (
     choose_device,
     device_label,
 )
-from sclinguist_core.model.checkpoint import Checkpoint, load_checkpoint
 from sclinguist_core.vocabulary.proteins import resolve_protein
 
 if TYPE_CHECKING:
     import torch
     from anndata import AnnData
+
+    from sclinguist_core.model.translator import Panels
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +95,7 @@ class Prediction:
 
 
 def select_proteins(checkpoint: Checkpoint, proteins: Sequence[str] | None) -> np.ndarray:
-    """Indices of the chosen proteins (any spelling) in the model's panel; all when None.
+    """Find the chosen proteins (any spelling) in the model's panel; all of them when None.
 
     Raises
     ------
@@ -111,7 +113,7 @@ def select_proteins(checkpoint: Checkpoint, proteins: Sequence[str] | None) -> n
             raise InputError(
                 f"protein {given!r} ({canonical}): the model {checkpoint.info.name!r} does not "
                 f"predict it, expected one of its {len(names)} proteins; `sclinguist models "
-                "bundled --proteins` lists them."
+                f"{checkpoint.path or 'bundled'} --proteins` lists them."
             )
         chosen[position[canonical]] = None
     if not chosen:
@@ -165,11 +167,17 @@ def predict_iter(
     chosen = select_proteins(checkpoint, proteins)
     target = choose_device(device)
     aligner = gene_aligner(rna.names, rna.ids, checkpoint.symbols, source=section.name)
+    fewest = min(MIN_RESOLVED_GENES, len(checkpoint.genes) // 2)
+    if aligner.n_found < fewest:
+        raise InputError(
+            f"{section.name}: {aligner.n_found} of the model's {len(checkpoint.genes)} genes were "
+            f"measured, expected at least {fewest}; use a model that was trained on these genes."
+        )
     warnings = _gene_warnings(section, aligner.n_found, aligner.resolution.species)
     mean = np.zeros((total, len(chosen)), np.float32)
     std = np.zeros_like(mean)
     runner = _Runner(checkpoint, target, chosen, batch_size)
-    done = 0
+    done = n_empty = 0
     for start in range(0, total, CHUNK_ROWS):
         rows = slice(start, min(start + CHUNK_ROWS, total))
         aligned = aligner.apply(
@@ -180,10 +188,17 @@ def predict_iter(
             std[start + inside] = chunk_std
             done += len(inside)
             yield Progress(done, total, "predicting")
-    n_empty = int((np.diff(rna.counts.indptr) == 0).sum())
+        empty = start + np.flatnonzero(np.diff(aligned.counts.indptr) == 0)
+        mean[empty] = std[empty] = np.nan
+        n_empty += len(empty)
     if n_empty:
-        warnings.append(f"{n_empty} of {total} rows have no RNA count; they get the average.")
+        warnings.append(
+            f"{n_empty} of {total} rows express none of the model's genes; they get no value (NaN)."
+        )
     table = checkpoint.proteins.iloc[chosen]
+    if "slope" in table:
+        # On unseen data predictions are too bold; the slope was measured there.
+        mean *= table["slope"].to_numpy(np.float32)
     if "interval" in table:
         half_width = table["interval"].to_numpy(np.float32)
     else:
@@ -247,6 +262,7 @@ class _Runner:
         self.device = device
         self.model = checkpoint.model.to(device)
         self.gene_share = checkpoint.gene_share
+        self.normalization = checkpoint.info.model.rna_normalization
         self.batch_size = batch_size or (CUDA_BATCH if on_cuda else CPU_BATCH)
         self.max_tokens = CUDA_TOKENS if on_cuda else CPU_TOKENS
         with torch.inference_mode():
@@ -257,10 +273,10 @@ class _Runner:
         """Yield rows, mean and standard deviation of each batch."""
         import torch
 
-        expression = aligned.expression(self.gene_share)
+        expression = aligned.expression(self.gene_share, self.normalization)
         lengths = np.diff(expression.indptr)
         with torch.inference_mode():
-            offset_KG = self.model.measured_offset(
+            panels = self.model.panels(
                 torch.from_numpy(aligned.measured).to(self.device), self.tables
             )
         waiting = np.arange(aligned.n_obs)
@@ -268,7 +284,7 @@ class _Runner:
             rows = next(bucketed_rows(lengths[waiting], self.batch_size, self.max_tokens))
             try:
                 batch = token_batch(expression, aligned.pattern, waiting[rows])
-                mean, std = self._forward(batch, offset_KG)
+                mean, std = self._forward(batch, panels)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise
@@ -279,7 +295,7 @@ class _Runner:
             keep[rows] = False
             waiting = waiting[keep]
 
-    def _forward(self, batch: Any, offset_KG: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def _forward(self, batch: Any, panels: Panels) -> tuple[np.ndarray, np.ndarray]:
         import torch
 
         # Inference mode is local to a thread, so it is entered where the work is done.
@@ -287,7 +303,7 @@ class _Runner:
             out = self.model(
                 torch.from_numpy(batch.genes).to(self.device),
                 torch.from_numpy(batch.values).to(self.device),
-                offset_KG[torch.from_numpy(batch.pattern).to(self.device)],
+                panels.of(torch.from_numpy(batch.pattern).to(self.device)),
                 self.tables,
                 self.proteins,
             )
@@ -402,6 +418,7 @@ def as_section(source: AnnData | Section | str | Path, *, layer: str | None = No
         uns=dict(source.uns),
         obsm=dict(source.obsm),
         varm=dict(source.varm),
+        varp=dict(source.varp),
         layers=dict(source.layers),
         obsp=dict(source.obsp),
         raw=None if source.raw is None else {

@@ -3,7 +3,8 @@
 ``model.safetensors``  weights (float16 on disk unless asked otherwise)
 ``config.json``        format version, sizes, normalisations, training data sets
 ``genes.tsv``          symbol, Ensembl id, reference share, mean, standard deviation
-``proteins.tsv``       name, coding genes, kind, unit, calibration and trust where known
+``proteins.tsv``       name, coding genes, kind; where known trust, held-out Pearson, slope of
+                       unseen measurements on predictions, half-width of the 90 % interval
 ``card.md``            what it is, what it was trained on, how well it does
 
 Nothing in it is code: no pickle is read, ever.
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 
 from sclinguist_core.errors import InputError
+from sclinguist_core.files import replace_folder
 from sclinguist_core.model.config import TranslatorConfig, dataclass_from_dict
 from sclinguist_core.resources import bundled_checkpoint
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from sclinguist_core.model.translator import Translator
 
 FORMAT_VERSION = 1
-UNIT = "standard deviations of the training reference (centred log-ratio)"
+UNIT = "SD of the training reference (CLR)"
 _FILES = ("model.safetensors", "config.json", "genes.tsv", "proteins.tsv", "card.md")
 _GENE_COLUMNS = ("symbol", "ensembl_id", "reference_share", "mean", "std")
 _PROTEIN_COLUMNS = ("name", "genes", "kind")
@@ -83,7 +84,8 @@ class Checkpoint:
     card
         Markdown.
     digest
-        SHA-256 of the weights' file, first 12 hexadecimal digits; "" before it is saved.
+        SHA-256 of weights, configuration and tables, first 12 hexadecimal digits; "" before it
+        is saved.
     path
         Folder; None before it is saved.
     """
@@ -138,8 +140,8 @@ def build_translator(
         columns += found
         values += [1.0 / max(len(found), 1)] * len(found)
     protein_genes = torch.sparse_coo_tensor(
-        np.array([rows, columns], np.int64),
-        np.array(values, np.float32),
+        torch.tensor([rows, columns], dtype=torch.int64),
+        torch.tensor(values, dtype=torch.float32),
         (len(proteins), len(genes)),
         check_invariants=True,
     )
@@ -149,6 +151,23 @@ def build_translator(
     std = np.maximum(genes["std"].to_numpy(np.float32), config.min_gene_std)
     model.gene_std.copy_(torch.from_numpy(std))
     return model
+
+
+def check_checkpoint_target(folder: Path | str) -> Path:
+    """Refuse a folder that `save_checkpoint` would not replace, before work is spent.
+
+    Raises
+    ------
+    InputError
+        If something else than a checkpoint has the name already.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise InputError(
+            f"{folder}: exists and is not a checkpoint, expected a new folder or an earlier "
+            "checkpoint; choose another name."
+        )
+    return folder
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path | str, *, half: bool = True) -> Path:
@@ -166,12 +185,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path | str, *, half: bool = 
     import torch
     from safetensors.torch import save_file
 
-    folder = Path(folder)
-    if folder.exists() and not (folder / "config.json").is_file():
-        raise InputError(
-            f"{folder}: exists and is not a checkpoint, expected a new folder or an earlier "
-            "checkpoint; choose another name"
-        )
+    folder = check_checkpoint_target(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -196,21 +210,13 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path | str, *, half: bool = 
                 lineterminator="\n",
             )  # fmt: skip
         (temporary / "card.md").write_text(checkpoint.card, "utf-8")
+        # mkdtemp and safetensors write for the owner alone; a model is there to be shared.
         temporary.chmod(0o755)
-        _replace_folder(temporary, folder)
+        (temporary / "model.safetensors").chmod(0o644)
+        replace_folder(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
-
-
-def _replace_folder(new: Path, folder: Path) -> None:
-    if not folder.exists():
-        os.replace(new, folder)
-        return
-    old = new.with_name(new.name + ".old")
-    os.replace(folder, old)
-    os.replace(new, folder)
-    shutil.rmtree(old)
 
 
 def checkpoint_folder(model: str | Path) -> Path:
@@ -243,7 +249,7 @@ def read_info(folder: Path) -> CheckpointInfo:
         values: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(
-            f"{path}: expected JSON, found something else ({error}); download or train the "
+            f"{path}: expected JSON, found something else ({error}); install or train the "
             "checkpoint again"
         ) from error
     if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
@@ -255,9 +261,7 @@ def read_info(folder: Path) -> CheckpointInfo:
             "of napari-sclinguist that wrote it, or train again"
         )
     if values.get("architecture", "translator") != "translator":
-        raise InputError(
-            f"{path}: architecture {values['architecture']!r}, expected 'translator'"
-        )
+        raise InputError(f"{path}: architecture {values['architecture']!r}, expected 'translator'")
     values["model"] = TranslatorConfig.from_dict(values["model"], source=f"{path} (model)")
     values["training_datasets"] = tuple(values.get("training_datasets", ()))
     return dataclass_from_dict(CheckpointInfo, values, source=str(path))
@@ -306,7 +310,7 @@ def load_checkpoint(model: str | Path = "bundled") -> Checkpoint:
     except (SafetensorError, OSError) as error:
         raise InputError(
             f"{weights_path}: expected safetensors, found a damaged or foreign file ({error}); "
-            "download or train the checkpoint again"
+            "install or train the checkpoint again"
         ) from error
     try:
         network.load_state_dict({name: w.float() for name, w in weights.items()}, strict=True)
@@ -322,11 +326,15 @@ def load_checkpoint(model: str | Path = "bundled") -> Checkpoint:
         genes=genes,
         proteins=proteins,
         card=(folder / "card.md").read_text("utf-8"),
-        digest=_digest(weights_path),
+        digest=_digest(folder),
         path=folder,
     )
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+def _digest(folder: Path) -> str:
+    """Hash everything in a checkpoint that decides its predictions."""
+    digest = hashlib.sha256()
+    for name in _FILES:
+        if name != "card.md":
+            digest.update((folder / name).read_bytes())
+    return digest.hexdigest()[:12]

@@ -7,7 +7,7 @@ import difflib
 from dataclasses import dataclass
 from typing import Any
 
-from sclinguist_core.data.preprocess import PROTEIN_NORMALIZATIONS, RNA_NORMALIZATIONS
+from sclinguist_core.data.preprocess import RNA_NORMALIZATIONS
 from sclinguist_core.errors import InputError
 
 
@@ -72,10 +72,10 @@ class TranslatorConfig:
                 f"rna_normalization: expected one of {sorted(RNA_NORMALIZATIONS)}, "
                 f"found {self.rna_normalization!r}"
             )
-        if self.protein_normalization not in PROTEIN_NORMALIZATIONS:
+        if self.protein_normalization != "clr":
             raise ValueError(
-                f"protein_normalization: expected one of {sorted(PROTEIN_NORMALIZATIONS)}, "
-                f"found {self.protein_normalization!r}"
+                "protein_normalization: a translator is trained on 'clr', found "
+                f"{self.protein_normalization!r}"
             )
 
     @classmethod

@@ -1,6 +1,7 @@
 """Attention and the blocks built from it.
 
-Shape suffixes: B cells, T tokens, L latents, Q queries, S keys, H heads, E width of a head, D width.
+Shape suffixes: B cells, T tokens, L latents, Q queries, S keys, H heads, E width of a head,
+D width.
 """
 
 from __future__ import annotations

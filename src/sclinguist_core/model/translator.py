@@ -5,17 +5,18 @@ A cell is the set of its expressed, measured genes. It is read twice:
 1. *Linear read.* Standardised expression times a gene embedding, summed. Unexpressed genes enter
    with the (negative) standardised value of zero, unmeasured genes with nothing at all. As zeros
    contribute the same for every cell of a panel, their sum is computed once per panel
-   (`measured_offset`), so that the read costs only the expressed genes.
+   (`Panels`), so that the read costs only the expressed genes.
 2. *Attentive read.* Latents, set up from the linear read, attend to the tokens of the expressed
    genes. Keys and values of a gene are computed once per model, not once per cell: a token is a
    gene part plus a value part, and only the value part depends on the cell.
 
 The latents attend to each other, then one query per protein (a learned id plus the embeddings of
-its coding genes) attends to the latents and gives a mean and a standard deviation. A protein that
-was never measured in training still has a query, through its gene.
+its coding genes) attends to the latents and gives a mean and a standard deviation. Beside it the
+expression of a protein's own genes has a direct, learned weight: where the cells are foreign, the
+cognate mRNA is the best that is left.
 
-Shape suffixes: B cells, T tokens, V genes, G gene_dim, L latents, D width, P proteins, H heads,
-E width of a head, F value features.
+Shape suffixes: B cells, K panels, T tokens, V genes, C coding genes, G gene_dim, L latents,
+D width, P proteins, H heads, E width of a head, F value features.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from sclinguist_core.model.layers import (
 )
 
 MIN_STD = 0.05
+COGNATE_GAIN = 0.2
+"""Weight of the cognate mRNA before training."""
 _VALUE_RANGE = 6.0  # log1p CP10k rarely exceeds it; soft bins span 0 to this
 
 
@@ -77,6 +80,26 @@ class Tables:
     query: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Panels:
+    """What cells share that measured the same genes: the read of a cell that expresses nothing.
+
+    Attributes
+    ----------
+    read
+        Linear read, shape (K, G).
+    coding
+        Standardised expression of the coding genes, 0 where not measured, shape (K, C).
+    """
+
+    read: Tensor
+    coding: Tensor
+
+    def of(self, pattern_B: Tensor) -> Panels:
+        """Panel of each cell: shapes (B, G) and (B, C)."""
+        return Panels(self.read[pattern_B], self.coding[pattern_B])
+
+
 class ValueFeatures(nn.Module):
     """Soft bins of a value: a small basis in which effects of expression are linear."""
 
@@ -90,7 +113,9 @@ class ValueFeatures(nn.Module):
 
     def forward(self, x_BT: Tensor) -> Tensor:
         """Shape (B, T) -> (B, T, F); each token's features sum to about one."""
-        return F.relu(1.0 - (x_BT.clamp(max=_VALUE_RANGE)[..., None] - self.centers).abs() / self.width)
+        return F.relu(
+            1.0 - (x_BT.clamp(max=_VALUE_RANGE)[..., None] - self.centers).abs() / self.width
+        )
 
 
 class TokenReader(nn.Module):
@@ -176,6 +201,9 @@ class Translator(nn.Module):
     gene_mean: Tensor
     gene_std: Tensor
     protein_genes: Tensor
+    coding_genes: Tensor
+    coding_column: Tensor
+    protein_coding: Tensor
 
     def __init__(
         self, config: TranslatorConfig, n_genes: int, n_proteins: int, protein_genes: Tensor
@@ -188,7 +216,17 @@ class Translator(nn.Module):
         # From genes.tsv, not from the weights: half precision is too coarse for them.
         self.register_buffer("gene_mean", torch.zeros(n_genes), persistent=False)
         self.register_buffer("gene_std", torch.ones(n_genes), persistent=False)
-        self.register_buffer("protein_genes", protein_genes.to_sparse_coo(), persistent=False)
+        protein_genes = protein_genes.to_sparse_coo().coalesce()
+        self.register_buffer("protein_genes", protein_genes, persistent=False)
+        coding_genes = protein_genes.indices()[1].unique()
+        self.register_buffer("coding_genes", coding_genes, persistent=False)
+        # Genes that code for no protein share a last column, which nobody reads.
+        column = torch.full((n_genes,), len(coding_genes))
+        column[coding_genes] = torch.arange(len(coding_genes))
+        self.register_buffer("coding_column", column, persistent=False)
+        protein_coding = protein_genes.index_select(1, coding_genes).to_dense()
+        self.register_buffer("protein_coding", protein_coding, persistent=False)
+        self.cognate_gain = nn.Parameter(torch.full((n_proteins,), COGNATE_GAIN))
         self.read_norm = nn.LayerNorm(config.gene_dim)
         self.read_bias = nn.Parameter(torch.zeros(config.gene_dim))
         self.trunk = nn.ModuleList(
@@ -225,14 +263,19 @@ class Translator(nn.Module):
             query=self.protein_embedding + self.decoder.gene_to_query(genes_PG),
         )
 
-    def measured_offset(self, measured_KV: Tensor, tables: Tables) -> Tensor:
-        """Linear read of a cell that expresses nothing, shape (K, G); one row a panel."""
-        return (measured_KV.to(tables.zero.dtype) * tables.zero) @ self.gene_embedding
+    def panels(self, measured_KV: Tensor, tables: Tables) -> Panels:
+        """Read cells that express nothing, one for each set of measured genes."""
+        zero_KV = measured_KV.to(tables.zero.dtype) * tables.zero
+        return Panels(read=zero_KV @ self.gene_embedding, coding=zero_KV[:, self.coding_genes])
 
     def linear_read(
-        self, genes_BT: Tensor, x_BT: Tensor, offset_BG: Tensor, tables: Tables
-    ) -> Tensor:
-        """Standardised expression times gene embeddings, shape (B, G)."""
+        self, genes_BT: Tensor, x_BT: Tensor, panel: Panels, tables: Tables
+    ) -> tuple[Tensor, Tensor]:
+        """Standardise expression and sum it up.
+
+        Returns the product with the gene embeddings, shape (B, G), and the standardised
+        expression of the coding genes, shape (B, C).
+        """
         index_BT = genes_BT.clamp(min=0)
         z_BT = (x_BT - self.gene_mean[index_BT]) / self.gene_std[index_BT]
         z_BT = z_BT.clamp(-self.config.clip, self.config.clip) - tables.zero[index_BT]
@@ -240,13 +283,14 @@ class Translator(nn.Module):
         read_BG = F.embedding_bag(
             index_BT, self.gene_embedding, per_sample_weights=z_BT, mode="sum"
         )
-        return read_BG + offset_BG
+        coding_BC = F.pad(panel.coding, (0, 1)).scatter_add(1, self.coding_column[index_BT], z_BT)
+        return read_BG + panel.read, coding_BC[:, :-1]
 
     def forward(
         self,
         genes_BT: Tensor,
         x_BT: Tensor,
-        offset_BG: Tensor,
+        panel: Panels,
         tables: Tables,
         proteins: Tensor | None = None,
         *,
@@ -260,8 +304,8 @@ class Translator(nn.Module):
             Gene indices of the expressed genes, int64, -1 where padded.
         x_BT
             Their normalised expression (``log1p`` CP10k over measured genes), float.
-        offset_BG
-            `measured_offset` of each cell's panel.
+        panel
+            `panels` of what each cell measured, one row a cell (`Panels.of`).
         tables
             `tables` of this model.
         proteins
@@ -270,8 +314,8 @@ class Translator(nn.Module):
             Tokens for the attentive read when they differ from those of the linear read (a
             random subset in training).
         """
-        read_BG = self.linear_read(genes_BT, x_BT, offset_BG, tables) + self.read_bias
-        trunk_BG = self.trunk_dropout(F.gelu(self.read_norm(read_BG)))
+        read_BG, coding_BC = self.linear_read(genes_BT, x_BT, panel, tables)
+        trunk_BG = self.trunk_dropout(F.gelu(self.read_norm(read_BG + self.read_bias)))
         for block in self.trunk:
             trunk_BG = block(trunk_BG)
         trunk_BG = self.trunk_norm(trunk_BG)
@@ -283,10 +327,13 @@ class Translator(nn.Module):
         latents_BLD = self.reader(latents_BLD, tables.gene_key_value, token_genes, token_x)
         for layer in self.layers:
             latents_BLD = layer(latents_BLD)
-        query_PD, bias_P = tables.query, self.protein_bias
+        query_PD: Tensor = tables.query
+        cognate_PC = self.cognate_gain[:, None] * self.protein_coding
+        bias_P: Tensor = self.protein_bias
         if proteins is not None:
             query_PD, bias_P = query_PD[proteins], bias_P[proteins]
+            cognate_PC = cognate_PC[proteins]
         raw_BP2 = self.decoder(query_PD, latents_BLD, trunk_BG)
-        mean_BP = raw_BP2[..., 0] + bias_P
+        mean_BP = raw_BP2[..., 0] + coding_BC @ cognate_PC.T + bias_P
         std_BP = F.softplus(raw_BP2[..., 1]) + MIN_STD
         return Translation(mean_BP, std_BP, latents_BLD.mean(dim=1))

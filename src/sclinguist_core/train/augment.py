@@ -54,7 +54,9 @@ class Augmentation:
                 raise ValueError(f"{name}: expected 0 to 1, found {getattr(self, name)}")
         for name in ("min_genes", "min_depth"):
             if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name}: expected above 0, at most 1, found {getattr(self, name)}")
+                raise ValueError(
+                    f"{name}: expected above 0, at most 1, found {getattr(self, name)}"
+                )
         low, high = self.spot_cells
         if not 1 <= low <= high:
             raise ValueError(f"spot_cells: expected 1 <= fewest <= most, found {self.spot_cells}")
@@ -87,7 +89,9 @@ class TrainingBatch:
     target: np.ndarray
 
 
-def single_cells(pool: np.ndarray, n_rows: int, n_obs: int, rng: np.random.Generator) -> sparse.csr_matrix:
+def single_cells(
+    pool: np.ndarray, n_rows: int, n_obs: int, rng: np.random.Generator
+) -> sparse.csr_matrix:
     """Pick one cell a row, CSR of ones, shape (n_rows, n_obs)."""
     cells = rng.choice(pool, n_rows, replace=n_rows > len(pool))
     return _picks(np.arange(n_rows), cells, n_rows, n_obs)
@@ -128,12 +132,12 @@ def pseudo_spots(
 
 
 def _picks(rows: np.ndarray, cells: np.ndarray, n_rows: int, n_obs: int) -> sparse.csr_matrix:
-    return sparse.csr_matrix(
-        (np.ones(len(rows), np.float32), (rows, cells)), shape=(n_rows, n_obs)
-    )
+    return sparse.csr_matrix((np.ones(len(rows), np.float32), (rows, cells)), shape=(n_rows, n_obs))
 
 
-def thin(counts: sparse.csr_matrix, keep: np.ndarray, rng: np.random.Generator) -> sparse.csr_matrix:
+def thin(
+    counts: sparse.csr_matrix, keep: np.ndarray, rng: np.random.Generator
+) -> sparse.csr_matrix:
     """Keep each molecule with its row's probability; `keep` has shape (B,)."""
     probability = np.repeat(keep, np.diff(counts.indptr))
     thinned = counts.copy()
@@ -189,6 +193,7 @@ def draw_batch(
     else:
         mix = single_cells(pool, n_rows, rna.n_obs, rng)
     counts = sparse.csr_matrix(mix @ rna.counts)
+    # The antibodies of a spot are counted together: its target is the CLR of the sum.
     antibodies = mix @ dataset.antibodies
     measured = rna.measured[pattern].copy()
     if rng.random() < augmentation.gene_dropout:
@@ -202,7 +207,7 @@ def draw_batch(
         1.0,
     )
     if is_spots:
-        # Spots are about as deep as cells although they hold several.
+        # Spots are deeper than cells, but not in proportion to the cells that they hold.
         keep_depth /= np.sqrt(np.asarray(mix.sum(axis=1)).ravel())
     counts = thin(counts, keep_depth, rng)
     counts.sort_indices()

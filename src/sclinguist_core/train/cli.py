@@ -38,11 +38,12 @@ def post_pretrain(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<number>")] = "auto",
 ) -> None:
     """Learn proteins from paired cells (stage 2)."""
+    from sclinguist_core.model.checkpoint import check_checkpoint_target, save_checkpoint
     from sclinguist_core.model.device import choose_device
-    from sclinguist_core.model.checkpoint import save_checkpoint
     from sclinguist_core.train.recipe import read_recipe
     from sclinguist_core.train.stages import post_pretrain as run
 
+    check_checkpoint_target(output)
     steps = run(
         read_recipe(recipe, overrides or ()),
         hold_out=hold_out or (),

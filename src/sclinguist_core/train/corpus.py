@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
 from sclinguist_core.data.align import AlignedRna, align_genes
 from sclinguist_core.data.preprocess import log1p_cp10k, protein_clr
@@ -36,8 +35,8 @@ class PairedDataset:
     rna
         Counts over the model's genes.
     antibodies
-        Raw counts of the antibodies that map to a protein, float32, shape (n, A); isotype
-        controls and unresolved antibodies are not among them.
+        Raw counts of the antibodies that map to a protein of the model, float32, shape (n, A);
+        NaN = not measured. Isotype controls and unresolved antibodies are not among them.
     protein
         The model's protein of each antibody, int64, shape (A,). Two antibodies may share one.
     center, scale
@@ -98,9 +97,7 @@ def gene_universe(sections: Sequence[Section]) -> pd.DataFrame:
     ids: dict[str, str] = {}
     for section in sections:
         rna = section.rna()
-        table = resolve_genes(
-            list(rna.names), ids=None if rna.ids is None else list(rna.ids)
-        ).table
+        table = resolve_genes(list(rna.names), ids=None if rna.ids is None else list(rna.ids)).table
         n_cells = np.bincount(rna.counts.indices, minlength=rna.counts.shape[1])
         for symbol, gene_id, n in zip(table["symbol"], table["ensembl_id"], n_cells, strict=True):
             if symbol:
@@ -111,7 +108,7 @@ def gene_universe(sections: Sequence[Section]) -> pd.DataFrame:
 
 
 def gene_statistics(genes: pd.DataFrame, aligned: Sequence[AlignedRna]) -> GeneStatistics:
-    """Reference expression, mean and standard deviation of each gene over data sets.
+    """Compute reference expression, mean and standard deviation of each gene over data sets.
 
     The reference comes from the sets that measure (nearly) the whole transcriptome; each counts
     the same. Means and variances weight each set by the square root of its cells.
@@ -209,9 +206,9 @@ def paired_dataset(
         rna=align_genes(section.rna(), genes, source=section.name),
         antibodies=values,
         protein=np.array([index for _, index in columns], np.int64),
-        center=clr.mean(axis=0),
-        scale=np.maximum(clr.std(axis=0), 1e-3),
-        groups=_cell_groups(clr),
+        center=np.nanmean(clr, axis=0),
+        scale=np.maximum(np.nanstd(clr, axis=0), 1e-3),
+        groups=_cell_groups(np.nan_to_num(clr)),
     )
 
 
@@ -220,6 +217,4 @@ def _cell_groups(clr: np.ndarray) -> np.ndarray:
     from sklearn.cluster import MiniBatchKMeans
 
     n_groups = max(1, min(N_CELL_GROUPS, len(clr) // 20))
-    return (
-        MiniBatchKMeans(n_groups, n_init=3, random_state=0).fit_predict(clr).astype(np.int64)
-    )
+    return MiniBatchKMeans(n_groups, n_init=3, random_state=0).fit_predict(clr).astype(np.int64)

@@ -7,7 +7,6 @@ micro-batch has one panel. Weights are averaged over steps (EMA); the average is
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,8 +17,6 @@ from sclinguist_core.model.translator import Tables, Translator
 from sclinguist_core.train.augment import Augmentation, TrainingBatch, draw_batch
 from sclinguist_core.train.corpus import PairedDataset
 from sclinguist_core.train.objectives import masked_robust_error, masked_scale_error
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,9 +54,13 @@ class FitConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "sets_per_step"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}")
+        # One cycle needs a rise and a fall.
+        for name, least in (("steps", 10), ("batch_size", 1), ("sets_per_step", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: expected at least {least}, found {getattr(self, name)}")
+        for name in ("weight_decay", "balance", "scale_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: expected at least 0, found {getattr(self, name)}")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate: expected above 0, found {self.learning_rate}")
         if not 0 <= self.ema < 1:
@@ -80,12 +81,12 @@ def batch_error(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Loss and (detached) error of the mean for one micro-batch."""
     device = model.gene_embedding.device
-    offset = model.measured_offset(torch.from_numpy(batch.measured).to(device), tables)
+    panels = model.panels(torch.from_numpy(batch.measured).to(device), tables)
     names, column = np.unique(batch.protein, return_inverse=True)
     translation = model(
         torch.from_numpy(batch.tokens.genes).to(device),
         torch.from_numpy(batch.tokens.values).to(device),
-        offset[torch.from_numpy(batch.tokens.pattern).to(device)],
+        panels.of(torch.from_numpy(batch.tokens.pattern).to(device)),
         tables,
         torch.from_numpy(names).to(device),
         attended=(

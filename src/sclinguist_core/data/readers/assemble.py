@@ -11,6 +11,7 @@ import pandas as pd
 
 from sclinguist_core.data.counts import CountsLocation, find_counts
 from sclinguist_core.data.features import gene_mask
+from sclinguist_core.data.readers.notice import says_simulated
 from sclinguist_core.data.readers.proteins import attach_measured_proteins
 from sclinguist_core.data.section import Assay, Section, SectionImage
 from sclinguist_core.errors import InputError
@@ -60,6 +61,8 @@ def assemble(parts: Parts) -> Section:
     notes += counts.warnings
     notes += _empty_rows(parts, counts)
     notes += attach_measured_proteins(table)
+    if says_simulated(parts.source):
+        table.uns["simulated"] = True
     return Section(
         name=parts.name,
         table=table,

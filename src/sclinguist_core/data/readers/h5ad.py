@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from anndata.utils import make_index_unique
 
+from sclinguist_core.data import lattice
 from sclinguist_core.data.features import ORIGINAL_NAME
-from sclinguist_core.data.readers import lattice
 from sclinguist_core.data.readers.assemble import Parts, assemble, check_table
 from sclinguist_core.data.readers.images import to_rgb8
 from sclinguist_core.data.readers.pickles import refuse_pickles
@@ -91,9 +91,9 @@ def read_anndata(path: Path) -> AnnData:
             else:
                 _check_is_anndata(path)
                 table = anndata.read_h5ad(path)
-    except InputError:
+    except (InputError, MemoryError):
         raise
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+    except Exception as error:  # what h5py, zarr and anndata raise shares no base class
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(
             f"'{path}' cannot be read as AnnData ({lines[0]}): the file is damaged, not complete, "

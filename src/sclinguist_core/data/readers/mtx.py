@@ -1,15 +1,15 @@
 """Matrix Market files of counts.
 
-``scipy.io.mmread`` is as fast, but brings the whole process down on some damaged files, and a
-window with it. Here pandas parses the numbers and every index is checked.
+``scipy.io.mmread`` is a little faster, but some damaged files make it bring down the whole
+process, and a window with it. Here pandas parses the numbers and every index is checked.
 """
 
 from __future__ import annotations
 
 import gzip
 import zlib
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import pandas as pd
@@ -42,12 +42,12 @@ def read_mtx(path: Path) -> sparse.csr_matrix:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             pattern, shape, n_entries = _read_header(file, path)
-            columns = ["row", "column"] if pattern else ["row", "column", "value"]
+            names = ["row", "column"] if pattern else ["row", "column", "value"]
             entries = pd.read_csv(
                 file,
                 sep=r"\s+",
                 header=None,
-                names=columns,
+                names=names,
                 dtype={"row": np.int64, "column": np.int64, "value": np.float32},
                 index_col=False,
             )
@@ -60,25 +60,22 @@ def read_mtx(path: Path) -> sparse.csr_matrix:
     if len(entries) != n_entries:
         raise _damaged(path, f"{len(entries):,} of {n_entries:,} entries are there")
     rows = entries["row"].to_numpy() - 1
-    columns_ = entries["column"].to_numpy() - 1
+    columns = entries["column"].to_numpy() - 1
     values = (
         np.ones(len(entries), dtype=np.float32)
         if pattern
         else entries["value"].to_numpy(dtype=np.float32)
     )
     if len(entries) and (
-        rows.min() < 0
-        or columns_.min() < 0
-        or rows.max() >= shape[0]
-        or columns_.max() >= shape[1]
+        rows.min() < 0 or columns.min() < 0 or rows.max() >= shape[0] or columns.max() >= shape[1]
     ):
         raise _damaged(path, f"it has entries beyond its size of {shape[0]} x {shape[1]}")
-    matrix = sparse.csr_matrix((values, (columns_, rows)), shape=shape[::-1])
+    matrix = sparse.csr_matrix((values, (columns, rows)), shape=shape[::-1])
     matrix.sum_duplicates()
     return matrix
 
 
-def _read_header(file: IO[bytes], path: Path) -> tuple[bool, tuple[int, int], int]:
+def _read_header(file: BufferedIOBase, path: Path) -> tuple[bool, tuple[int, int], int]:
     """Whether values are left out, the size, and the number of entries."""
     words = file.readline(_LONGEST_LINE).decode("ascii", "replace").lower().split()
     known = len(words) >= 5 and words[:3] == ["%%matrixmarket", "matrix", "coordinate"]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sclinguist_core.data.readers import lattice
+from sclinguist_core.data import lattice
 from sclinguist_core.data.readers.assemble import Parts, assemble, check_table
 from sclinguist_core.data.readers.images import read_image
 from sclinguist_core.data.readers.layout import (

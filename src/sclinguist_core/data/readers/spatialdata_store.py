@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from sclinguist_core.data.readers import lattice
+from sclinguist_core.data import lattice
 from sclinguist_core.data.readers.assemble import Parts, assemble, check_table
 from sclinguist_core.data.readers.h5ad import make_names_unique
 from sclinguist_core.data.readers.pickles import refuse_pickles
@@ -92,7 +92,9 @@ def _read(path: Path) -> SpatialData:
     refuse_pickles(path)
     try:
         sdata = spatialdata.read_zarr(path)
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # what zarr, anndata and spatialdata raise shares no base class
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(
             f"'{path}' cannot be read as SpatialData ({lines[0]}): it is damaged, not complete, or "

@@ -105,7 +105,9 @@ def read_10x_h5(path: Path) -> FeatureMatrix:
                 f"{', '.join(sorted(file)) or 'nothing'}; give a *_feature_bc_matrix.h5, or rename "
                 "an AnnData file to .h5ad."
             )
-    except (OSError, KeyError, RuntimeError) as error:
+    except InputError:
+        raise
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"'{path}' cannot be read as HDF5 ({_first_line(error)}): the file is damaged or was "
             "not transferred completely; fetch it again and compare its size."
