@@ -8,7 +8,8 @@ import pytest
 
 from evaluation.made_up import CANONICAL, CODING, make_cells
 from sclinguist_core.errors import InputError
-from sclinguist_core.evaluation.benchmark import Benchmark, benchmark, best_baseline, dataset_key
+from sclinguist_core.evaluation.benchmark import Benchmark, benchmark, best_baseline
+from sclinguist_core.evaluation.inputs import dataset_key
 from sclinguist_core.inference.predict import as_section
 from sclinguist_core.model.checkpoint import (
     Checkpoint,

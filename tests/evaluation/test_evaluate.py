@@ -80,6 +80,13 @@ def test_the_model_is_compared_with_mrna_on_the_cells_that_measured_it(predicted
     assert result.summary.loc["cognate mRNA", "model_same_cells"] == pytest.approx(expected)
 
 
+def test_a_set_that_the_model_was_trained_on_is_pointed_out(predicted):
+    predicted.uns["sclinguist"] |= {"training_datasets": ["pbmc1k", "other"], "input": "PBMC_1k"}
+    assert "trained on a data set of this name (pbmc1k)" in evaluate(predicted).notes[0]
+    predicted.uns["sclinguist"]["input"] = "pbmc10k"
+    assert not any("trained on" in note for note in evaluate(predicted).notes)
+
+
 def test_notes_say_what_is_left_out():
     table = make_cells()
     protein = table.obsm["protein"]

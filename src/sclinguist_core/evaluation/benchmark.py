@@ -9,7 +9,6 @@ said aloud, since such a figure is not one for unseen data.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from sclinguist_core.errors import InputError
+from sclinguist_core.evaluation import inputs
 from sclinguist_core.evaluation.evaluate import MODEL, Evaluation, evaluate
 from sclinguist_core.evaluation.inputs import as_section
 
@@ -100,20 +100,16 @@ def benchmark(
         )
     _refuse_shared_files(train, test)
     checkpoint = model if isinstance(model, Checkpoint) else load_checkpoint(model)
-    seen = {dataset_key(name): name for name in checkpoint.info.training_datasets}
     learn_from = [as_section(data) for data in train]
     evaluations: dict[str, Evaluation] = {}
     warnings: list[str] = []
     for data in test:
         section = as_section(data)
         name = _unique(section.name, evaluations)
-        names = {dataset_key(section.name)}
-        if section.source is not None:
-            names.add(dataset_key(section.source.stem))
-        known = sorted(names & set(seen))
+        known = inputs.seen_in_training(section, checkpoint.info.training_datasets)
         if known:
             warnings.append(
-                f"{name}: the model was trained on this data set ({seen[known[0]]}), so its figure "
+                f"{name}: the model was trained on this data set ({known}), so its figure "
                 "is not one for unseen data."
             )
         logger.info("predicting and scoring %s", name)
@@ -137,11 +133,6 @@ def benchmark(
         evaluations=evaluations,
         warnings=tuple(warnings),
     )
-
-
-def dataset_key(name: str) -> str:
-    """Reduce a data set's name to what identifies it: letters and digits, lower case."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def best_baseline(table: pd.DataFrame) -> str:

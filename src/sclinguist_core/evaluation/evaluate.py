@@ -180,6 +180,17 @@ def evaluate(
         values[~np.isfinite(predicted)] = np.nan
 
     info = inputs.provenance(section)
+    seen = inputs.seen_in_training(
+        section,
+        [str(name) for name in info.get("training_datasets", ())],
+        predicted_from=str(info.get("input", "")),
+    )
+    if seen:
+        notes.insert(
+            0,
+            f"The model was trained on a data set of this name ({seen}): these figures are not "
+            "those of unseen data.",
+        )
     simulated = inputs.is_simulated(section) or inputs.is_simulated(source)
     if simulated:
         notes.insert(0, "These data are simulated: the figures say nothing about real tissue.")

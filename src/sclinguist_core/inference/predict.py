@@ -206,6 +206,7 @@ def predict_iter(
     names = table["name"].tolist()
     counts = aligner.resolution.counts
     info: dict[str, Any] = {
+        "input": section.name,
         "model": checkpoint.info.name,
         "model_digest": checkpoint.digest,
         "version": sclinguist_core.__version__,
