@@ -42,10 +42,11 @@ def work(tmp_path_factory):
 
 
 def test_training_writes_a_checkpoint_that_names_its_data(work):
-    assert sorted(p.name for p in (work / "tiny").iterdir()) == [
+    checkpoint = work / "tiny" / "checkpoint"
+    assert sorted(p.name for p in checkpoint.iterdir()) == [
         "card.md", "config.json", "genes.tsv", "model.safetensors", "proteins.tsv",
     ]  # fmt: skip
-    config = json.loads((work / "tiny" / "config.json").read_text())
+    config = json.loads((checkpoint / "config.json").read_text())
     assert config["training_datasets"] == ["one", "two"]
 
 

@@ -13,6 +13,7 @@ _EXPORTS = {
     "InputError": "sclinguist_core.errors",
     "Section": "sclinguist_core.data.section",
     "evaluate": "sclinguist_core.evaluation.evaluate",
+    "finetune": "sclinguist_core.train.finetune",
     "load_checkpoint": "sclinguist_core.model.checkpoint",
     "open_section": "sclinguist_core.data.readers",
     "open_sections": "sclinguist_core.data.readers",
@@ -28,6 +29,7 @@ __all__ = [
     "Section",
     "__version__",
     "evaluate",
+    "finetune",
     "load_checkpoint",
     "open_section",
     "open_sections",
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from sclinguist_core.evaluation.evaluate import evaluate
     from sclinguist_core.inference.predict import predict, predict_iter
     from sclinguist_core.model.checkpoint import load_checkpoint
+    from sclinguist_core.train.finetune import finetune
     from sclinguist_core.vocabulary.genes import resolve_genes
     from sclinguist_core.vocabulary.proteins import resolve_panel, resolve_protein
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -22,6 +24,10 @@ def cells():
 
 @pytest.fixture(scope="module")
 def checkpoint(cells):
+    return untrained(cells, CONFIG)
+
+
+def untrained(cells, config):
     section = as_section(cells)
     genes = gene_universe([section])
     aligned = align_genes(section.rna(), genes["symbol"].tolist())
@@ -29,8 +35,8 @@ def checkpoint(cells):
     proteins = protein_universe([section])
     torch.manual_seed(0)
     return Checkpoint(
-        model=build_translator(CONFIG, statistics.table, proteins).eval(),
-        info=CheckpointInfo(name="untrained", model=CONFIG, training_datasets=("synthetic",)),
+        model=build_translator(config, statistics.table, proteins).eval(),
+        info=CheckpointInfo(name="untrained", model=config, training_datasets=("synthetic",)),
         genes=statistics.table,
         proteins=proteins.assign(trust="untested", interval=2.0),
         card="",
@@ -106,6 +112,26 @@ def test_chosen_proteins_in_any_spelling(cells, checkpoint):
 def test_proteins_that_cannot_be_had(cells, checkpoint, proteins, message):
     with pytest.raises(InputError, match=message):
         run(as_section(cells), model=checkpoint, proteins=proteins)
+
+
+def test_log1p_counts_are_predicted_on_request(cells):
+    with pytest.raises(InputError, match="does not predict log1p counts"):
+        scl.predict(cells, model=untrained(cells, CONFIG), log1p=True)
+    config = replace(CONFIG, n_components=3, log_output=True)
+    logging = untrained(cells, config)
+    with torch.no_grad():
+        logging.model.log_bias.copy_(torch.arange(5.0))
+        for perceptron in logging.model.log_heads.perceptrons:
+            perceptron.query_to_readout.weight.zero_()
+            perceptron.query_to_readout.bias.zero_()
+        logging.model.cognate_gain.zero_()
+        logging.model.imputed_gain.zero_()
+    adata = scl.predict(cells, model=logging, log1p=True, proteins=["CD4", "CD19"])
+    logs = adata.obsm["protein_predicted_log1p"]
+    assert logs.columns.tolist() == ["CD4", "CD19"]
+    # Two perceptrons that say the offset alone, and a regression that says nothing yet.
+    np.testing.assert_allclose(logs.to_numpy(), np.tile([2.0, 2 / 3], (90, 1)), rtol=1e-5)
+    assert "protein_predicted_log1p" not in scl.predict(cells, model=logging).obsm
 
 
 def test_out_of_memory_halves_the_batch_and_loses_nothing(cells, checkpoint, monkeypatch):

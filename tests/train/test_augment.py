@@ -6,7 +6,7 @@ from scipy import sparse
 
 from sclinguist_core.data.align import AlignedRna
 from sclinguist_core.train.augment import Augmentation, draw_batch, pseudo_spots, single_cells, thin
-from sclinguist_core.train.corpus import PairedDataset
+from sclinguist_core.train.corpus import PairedDataset, Standard
 
 N, V = 60, 40
 PLAIN = Augmentation(spots=0, gene_dropout=0, thinning=0)
@@ -25,8 +25,10 @@ def dataset():
         rna=AlignedRna(counts=counts, measured=measured, pattern=np.zeros(N, np.int64)),
         antibodies=rng.poisson(20.0, (N, 4)).astype(np.float32),
         protein=np.array([0, 2, 2, 5]),
-        center=np.zeros(4),
-        scale=np.ones(4),
+        clr=Standard(np.zeros(4), np.ones(4)),
+        log1p=Standard(np.full(4, 3.0), np.ones(4)),
+        spot_clr=Standard(np.full(4, 0.25), np.full(4, 0.5)),
+        spot_log1p=Standard(np.full(4, 5.0), np.full(4, 0.5)),
         groups=np.arange(N) % 3,
     )
 
@@ -55,9 +57,12 @@ def test_a_spot_is_counted_as_the_sum_of_its_cells(dataset):
     same = replace(dataset, antibodies=np.tile(dataset.antibodies[:1], (N, 1)))
     only_spots = Augmentation(spots=1, gene_dropout=0, thinning=0, spot_cells=(9, 9))
     batch = draw_batch(same, SHARE, 8, only_spots, np.random.default_rng(0))
-    expected = same.targets(9 * same.antibodies[:1])
+    expected = same.targets(9 * same.antibodies[:1], spots=True)
     np.testing.assert_allclose(batch.target, np.repeat(expected, 8, axis=0), atol=1e-5)
     cells = draw_batch(same, SHARE, 8, PLAIN, np.random.default_rng(0))
+    logs = same.targets(9 * same.antibodies[:1], spots=True, log1p=True)
+    np.testing.assert_allclose(logs, (np.log1p(9 * same.antibodies[:1]) - 5.0) / 0.5, atol=1e-5)
+    np.testing.assert_allclose(batch.log_target, np.repeat(logs, 8, axis=0), atol=1e-4)
     tokens, single = ((b.tokens.genes >= 0).sum(axis=1).mean() for b in (batch, cells))
     assert tokens > single  # nine cells express more genes than one
 

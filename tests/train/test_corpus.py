@@ -5,11 +5,13 @@ from sclinguist_core.data.align import align_genes
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference.predict import as_section
 from sclinguist_core.train.corpus import (
+    SPOT_CELLS,
     gene_statistics,
     gene_universe,
     paired_dataset,
     protein_universe,
 )
+from sclinguist_core.train.mixing import pseudo_spots
 from synthetic import paired_cells
 
 
@@ -45,6 +47,25 @@ def test_isotypes_are_never_targets(section):
     targets = dataset.targets(dataset.antibodies)
     np.testing.assert_allclose(targets.mean(axis=0), 0, atol=1e-4)
     np.testing.assert_allclose(targets.std(axis=0), 1, atol=1e-3)
+
+
+def test_antibodies_that_the_model_lacks_take_part_in_the_centre():
+    section = as_section(paired_cells(200))
+    dataset = paired_dataset(section, ["CD3E"], ["CD3", "CD19"])
+    logged = np.log1p(section.table.obsm["protein"].drop(columns="IgG1"))
+    clr = logged.sub(logged.mean(axis=1), axis=0)[["CD3", "CD19"]].to_numpy()
+    expected = (clr - clr.mean(axis=0)) / clr.std(axis=0)
+    np.testing.assert_allclose(dataset.targets(dataset.antibodies), expected, atol=1e-4)
+
+
+def test_spots_are_standardised_among_spots(section):
+    names = protein_universe([section])["name"].tolist()
+    dataset = paired_dataset(section, ["CD3E"], names)
+    rng = np.random.default_rng(5)
+    mix = pseudo_spots(np.arange(300), dataset.groups, 1_000, SPOT_CELLS, rng)
+    targets = dataset.targets(mix @ dataset.antibodies, spots=True)
+    assert np.abs(targets.mean(axis=0)).max() < 0.15
+    assert np.abs(targets.std(axis=0) - 1).max() < 0.15
 
 
 def test_antibodies_that_some_cells_lack_stay_missing():

@@ -95,7 +95,7 @@ def print_proteins(result: Evaluation) -> None:
         "Pearson\nCLR",
         "cognate\nmRNA",
         "RMSE\nSD",
-        "trust\n(cells)",
+        "trust",
     ]
     console = wide_console()
     console.print("")

@@ -23,7 +23,8 @@ def models(
             typer.echo((folder / "card.md").read_text("utf-8").rstrip())
             return
         table = read_proteins(folder)
-        wanted = [c for c in ("name", "genes", "kind", "trust", "heldout_r") if c in table]
+        trust = ("trust", "heldout_r", "trust_cells", "r_cells", "trust_spots", "r_spots")
+        wanted = [c for c in ("name", "genes", "kind", *trust) if c in table]
         typer.echo(table[wanted].to_csv(sep="\t", index=False).rstrip())
         return
     found = sorted(p.parent for p in checkpoints_dir().glob("*/config.json"))

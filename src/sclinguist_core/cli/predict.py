@@ -27,6 +27,9 @@ def predict(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<number>")] = "auto",
     batch_size: Annotated[int | None, typer.Option(help="Most cells in a batch.")] = None,
+    log1p: Annotated[
+        bool, typer.Option("--log1p", help="Predict log1p antibody counts too, not calibrated.")
+    ] = False,
     layer: Annotated[
         str | None, typer.Option(help="Layer with the raw counts; found by itself by default.")
     ] = None,
@@ -48,6 +51,7 @@ def predict(
         proteins=None if proteins is None else [name.strip() for name in proteins.split(",")],
         device=device,
         batch_size=batch_size,
+        log1p=log1p,
     )
     attach(section.table, prediction)
     write_table(section.table, output)
@@ -62,6 +66,7 @@ def predict_with_bar(
     proteins: list[str] | None = None,
     device: str = "auto",
     batch_size: int | None = None,
+    log1p: bool = False,
 ) -> Prediction:
     """Run a prediction under a progress bar on standard error."""
     from sclinguist_core.console import progress_bar
@@ -69,7 +74,12 @@ def predict_with_bar(
 
     unit = "spots" if section.is_spatial else "cells"
     steps = predict_iter(
-        section, model=model, proteins=proteins, device=device, batch_size=batch_size
+        section,
+        model=model,
+        proteins=proteins,
+        device=device,
+        batch_size=batch_size,
+        log1p=log1p,
     )
     # The first step checks the input; a bar is shown for work, not above an error.
     progress = next(steps)
@@ -84,6 +94,10 @@ def predict_with_bar(
 
 def describe(section: Section, prediction: Prediction) -> str:
     """Say in a few lines what was predicted and what to beware of."""
+    from collections import Counter
+
+    from sclinguist_core.model.calibration import LABELS
+
     info = prediction.info
     unit = "spots" if section.is_spatial else "cells"
     lines = [
@@ -91,5 +105,9 @@ def describe(section: Section, prediction: Prediction) -> str:
         f"{info['genes_found']:,} of {info['genes_expected']:,} genes, model "
         f"{info['model']} ({info['model_digest']}), {info['device']}, {info['seconds']:.1f} s"
     ]
+    labels = Counter(info.get("trust", {}).values())
+    if labels:
+        counts = ", ".join(f"{labels[name]} {name}" for name in LABELS if labels[name])
+        lines.append(f"Trust in this section, proteins: {counts}")
     lines += [f"Note: {sentence}" for sentence in prediction.warnings]
     return "\n".join(lines)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from sclinguist_core.data.section import RnaCounts, Section
 from sclinguist_core.errors import InputError
-from sclinguist_core.evaluation.learners import PairedCells
+from sclinguist_core.evaluation.features import PairedCells
 from sclinguist_core.inference.predict import as_section
 
 if TYPE_CHECKING:

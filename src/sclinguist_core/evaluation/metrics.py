@@ -13,6 +13,7 @@ it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ _RELATIVE_ZERO = 1e-12
 """A variance below this share of the mean square is rounding noise of a constant column."""
 
 _NORMAL_95 = 1.959963984540054
+
+_RESAMPLES_AT_ONCE = 250
 
 
 def _paired(predicted: npt.ArrayLike, measured: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
@@ -288,6 +291,64 @@ def mean_pearson_interval(
     half_width = _NORMAL_95 * float(np.sqrt((per_cell**2).sum()))
     mean = float(r.mean())
     return mean, max(mean - half_width, -1.0), min(mean + half_width, 1.0)
+
+
+def bootstrap_mean_pearson(
+    predictions: Mapping[str, npt.ArrayLike],
+    measured: npt.ArrayLike,
+    *,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, FloatArray]:
+    """Mean per-protein Pearson of each predictor in resamples of the cells.
+
+    Cells are drawn with replacement, the same ones for all predictors, so that differences between
+    two of the arrays are those of a paired bootstrap (Efron & Tibshirani, 1993). The mean is over
+    the proteins on which *this* predictor has a correlation: to compare two, give both the same
+    proteins. As with :func:`mean_pearson_interval`, other donors are not covered by it.
+
+    Parameters
+    ----------
+    predictions
+        (n, P) by name.
+    measured
+        (n, P).
+    n_resamples, seed
+        Number of resamples, and the seed that draws them.
+
+    Returns
+    -------
+    dict
+        (n_resamples,) float64 by name; NaN where nothing is defined.
+    """
+    rng = np.random.default_rng(seed)
+    out = {name: np.full(n_resamples, np.nan) for name in predictions}
+    paired = {name: _paired(x, measured) for name, x in predictions.items()}
+    n_cells = np.shape(measured)[0]
+    if n_cells < MINIMUM_PAIRS:
+        return out
+    for start in range(0, n_resamples, _RESAMPLES_AT_ONCE):
+        n = min(_RESAMPLES_AT_ONCE, n_resamples - start)
+        times = rng.multinomial(n_cells, np.full(n_cells, 1 / n_cells), size=n).astype(np.float64)
+        for name, (x, y) in paired.items():
+            r = _weighted_pearson(standardise(x), standardise(y), times)
+            out[name][start : start + n] = column_mean(r.T)
+    return out
+
+
+def _weighted_pearson(x: FloatArray, y: FloatArray, weights: FloatArray) -> FloatArray:
+    """Pearson of each column, cells weighted by each row of weights (R, n): (R, P)."""
+    known = np.isfinite(x) & np.isfinite(y)
+    x, y = np.where(known, x, 0.0), np.where(known, y, 0.0)
+    n = weights @ known
+    n = np.where(n >= MINIMUM_PAIRS, n, np.nan)
+    mean_x, mean_y = weights @ x / n, weights @ y / n
+    variance_x = weights @ (x * x) / n - mean_x**2
+    variance_y = weights @ (y * y) / n - mean_y**2
+    product = variance_x * variance_y
+    usable = product > _RELATIVE_ZERO
+    scale = np.sqrt(np.where(usable, product, 1.0))
+    return np.where(usable, (weights @ (x * y) / n - mean_x * mean_y) / scale, np.nan)
 
 
 def nan_mean(values: Any) -> float:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,8 +22,11 @@ import pandas as pd
 import sclinguist_core
 from sclinguist_core.data.align import FEW_GENES, MIN_RESOLVED_GENES, AlignedRna, gene_aligner
 from sclinguist_core.data.batches import bucketed_rows, token_batch
+from sclinguist_core.data.readers.memory import as_section
 from sclinguist_core.data.section import Section
 from sclinguist_core.errors import InputError
+from sclinguist_core.inference import trust
+from sclinguist_core.model.calibration import COVERAGE, fisher
 from sclinguist_core.model.checkpoint import Checkpoint, load_checkpoint
 from sclinguist_core.model.device import (
     CPU_BATCH,
@@ -45,8 +48,6 @@ logger = logging.getLogger(__name__)
 
 CHUNK_ROWS = 4_096
 """Rows that are aligned and normalised at a time, so that memory does not grow with the input."""
-DEFAULT_INTERVAL = 1.645
-"""Half-width of a 90 % interval in predicted standard deviations, where nothing was calibrated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Progress:
     done, total
         Cells or spots.
     phase
-        What is going on: ``"loading model"``, ``"predicting"``.
+        What is going on: ``"loading model"``, ``"predicting"``, ``"judging trust"``.
     """
 
     done: int
@@ -77,9 +78,15 @@ class Prediction:
     mean
         Abundance in the model's unit, float32, shape (n, P).
     std
-        Standard deviation of the error that the model expects, float32, shape (n, P).
-    half_width
-        Half-width of the 90 % interval in units of `std`, float32, shape (P,).
+        Standard deviation of the error, float32, shape (n, P).
+    low, high
+        Ends of the 90 % interval, float32, shape (n, P).
+    ood
+        Out-of-distribution score of each row, 0 to 1, float32, shape (n,); None when the model
+        has no reference for it (`sclinguist_core.model.familiarity`).
+    log1p
+        ``log1p`` antibody counts in standard deviations of a data set, not calibrated, float32,
+        shape (n, P); None unless asked for.
     info
         Provenance, as written to ``uns["sclinguist"]``.
     warnings
@@ -89,9 +96,20 @@ class Prediction:
     names: list[str]
     mean: np.ndarray
     std: np.ndarray
-    half_width: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
     info: dict[str, Any]
     warnings: tuple[str, ...] = field(default=())
+    ood: np.ndarray | None = None
+    log1p: np.ndarray | None = None
+
+
+class Outputs(NamedTuple):
+    """What the network says of a batch, each float32, shape (B, P)."""
+
+    mean: np.ndarray
+    std: np.ndarray
+    log1p: np.ndarray
 
 
 def select_proteins(checkpoint: Checkpoint, proteins: Sequence[str] | None) -> np.ndarray:
@@ -128,6 +146,7 @@ def predict_iter(
     proteins: Sequence[str] | None = None,
     device: str = "auto",
     batch_size: int | None = None,
+    log1p: bool = False,
 ) -> Generator[Progress, None, Prediction]:
     """Predict the proteins of a section; yields progress, returns the prediction.
 
@@ -143,6 +162,9 @@ def predict_iter(
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:<number>"``.
     batch_size
         Most cells in a batch. It is halved by itself when memory runs out.
+    log1p
+        Predict ``log1p`` antibody counts too. Unlike the CLR they rise and fall with how deep the
+        antibodies of a cell were sequenced, which RNA hardly tells.
 
     Yields
     ------
@@ -152,8 +174,8 @@ def predict_iter(
     Raises
     ------
     InputError
-        If the section has no RNA, genes or proteins are not known, or memory does not suffice
-        for a single cell.
+        If the section has no RNA, genes or proteins are not known, the model does not predict
+        what is asked for, or memory does not suffice for a single cell.
     """
     import torch
 
@@ -164,6 +186,16 @@ def predict_iter(
     total = section.n_obs
     yield Progress(0, total, "loading model")
     checkpoint = model if isinstance(model, Checkpoint) else load_checkpoint(model)
+    if checkpoint.info.stage.startswith("pretrain-"):
+        raise InputError(
+            f"model {checkpoint.info.name!r}: comes from {checkpoint.info.stage} and has not "
+            "learned to predict protein from RNA; go on with `sclinguist-train post-pretrain`."
+        )
+    if log1p and not checkpoint.info.model.log_output:
+        raise InputError(
+            f"model {checkpoint.info.name!r}: does not predict log1p counts; leave out log1p, or "
+            "use a model that was trained with model.log_output=true."
+        )
     chosen = select_proteins(checkpoint, proteins)
     target = choose_device(device)
     aligner = gene_aligner(rna.names, rna.ids, checkpoint.symbols, source=section.name)
@@ -176,41 +208,62 @@ def predict_iter(
     warnings = _gene_warnings(section, aligner.n_found, aligner.resolution.species)
     mean = np.zeros((total, len(chosen)), np.float32)
     std = np.zeros_like(mean)
+    logged = np.zeros_like(mean) if log1p else None
+    familiarity = checkpoint.familiarity
+    ood = None if familiarity is None else np.full(total, np.nan, np.float32)
     runner = _Runner(checkpoint, target, chosen, batch_size)
+
+    def aligned_rows(rows: slice | np.ndarray) -> AlignedRna:
+        measured = None if rna.measured is None else rna.measured[rows]
+        return aligner.apply(rna.counts[rows], measured)
+
     done = n_empty = 0
     for start in range(0, total, CHUNK_ROWS):
         rows = slice(start, min(start + CHUNK_ROWS, total))
-        aligned = aligner.apply(
-            rna.counts[rows], None if rna.measured is None else rna.measured[rows]
-        )
-        for inside, chunk_mean, chunk_std in runner.run(aligned):
-            mean[start + inside] = chunk_mean
-            std[start + inside] = chunk_std
+        aligned = aligned_rows(rows)
+        for inside, outputs in runner.run(aligned):
+            mean[start + inside] = outputs.mean
+            std[start + inside] = outputs.std
+            if logged is not None:
+                logged[start + inside] = outputs.log1p
+            if familiarity is not None and ood is not None:
+                part = aligned.take(inside)
+                ood[start + inside] = familiarity.score(part.counts, part.measured, part.pattern)
             done += len(inside)
             yield Progress(done, total, "predicting")
         empty = start + np.flatnonzero(np.diff(aligned.counts.indptr) == 0)
         mean[empty] = std[empty] = np.nan
+        if logged is not None:
+            logged[empty] = np.nan
         n_empty += len(empty)
     if n_empty:
         warnings.append(
             f"{n_empty} of {total} rows express none of the model's genes; they get no value (NaN)."
         )
     table = checkpoint.proteins.iloc[chosen]
-    if "slope" in table:
-        # On unseen data predictions are too bold; the slope was measured there.
-        mean *= table["slope"].to_numpy(np.float32)
-    if "interval" in table:
-        half_width = table["interval"].to_numpy(np.float32)
-    else:
-        half_width = np.full(len(chosen), DEFAULT_INTERVAL, np.float32)
     names = table["name"].tolist()
+    context = "spots" if section.is_spatial else "cells"
+    calibration = (checkpoint.calibration or {}).get(context)
+    if calibration is not None:
+        seen = None
+        if total >= trust.MIN_ROWS:
+            one, other = trust.halves(aligned_rows(trust.sample_rows(total)))
+            first = yield from _quietly(runner, one, total)
+            second = yield from _quietly(runner, other, total)
+            seen = fisher(trust.column_correlation(first, second))
+        judged = trust.judge(calibration.take(chosen), mean, std, seen)
+    else:
+        judged = trust.uncalibrated(table, mean, std, context)
+    judged = trust.with_fine_tuning(judged, table, mean, std, context)
+    if ood is not None and (sentence := trust.strange_rows_warning(ood, context)):
+        warnings.append(sentence)
     counts = aligner.resolution.counts
     info: dict[str, Any] = {
         "input": section.name,
         "model": checkpoint.info.name,
         "model_digest": checkpoint.digest,
         "version": sclinguist_core.__version__,
-        "unit": checkpoint.info.unit,
+        "unit": checkpoint.info.unit if judged.unit is None else judged.unit,
         "training_datasets": list(checkpoint.info.training_datasets),
         "rna_normalization": checkpoint.info.model.rna_normalization,
         "protein_normalization": checkpoint.info.model.protein_normalization,
@@ -218,18 +271,51 @@ def predict_iter(
         "genes_found": aligner.n_found,
         "genes_expected": len(checkpoint.genes),
         "gene_names": {status: int(n) for status, n in counts.items()},
-        "interval": 0.9,
+        "interval": COVERAGE,
+        "context": context,
         "device": device_label(target),
         "torch": str(torch.__version__),
         "python": platform.python_version(),
         "seconds": round(time.perf_counter() - started, 3),
         "date": time.strftime("%Y-%m-%d"),
     }
-    if "trust" in table:
-        info["trust"] = dict(zip(names, table["trust"].astype(str), strict=True))
+    if judged.labels is not None:
+        info["trust"] = dict(zip(names, judged.labels, strict=True))
+    if judged.expected_r is not None:
+        info["expected_r"] = dict(zip(names, judged.expected_r.round(3).tolist(), strict=True))
     return Prediction(
-        names=names, mean=mean, std=std, half_width=half_width, info=info, warnings=tuple(warnings)
+        names=names,
+        mean=judged.mean,
+        std=judged.std,
+        low=judged.low,
+        high=judged.high,
+        info=info,
+        warnings=tuple(warnings),
+        ood=ood,
+        log1p=logged,
     )
+
+
+def _quietly(
+    runner: _Runner, aligned: AlignedRna, total: int
+) -> Generator[Progress, None, np.ndarray]:
+    """Predict rows that are not among the results; a caller can still stop after every batch."""
+    mean = np.full((aligned.n_obs, len(runner.proteins)), np.nan, np.float32)
+    for rows, outputs in runner.run(aligned):
+        mean[rows] = outputs.mean
+        yield Progress(total, total, "judging trust")
+    return mean
+
+
+def translate(
+    checkpoint: Checkpoint, aligned: AlignedRna, *, device: str = "cpu"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Run the network alone: mean and standard deviation, not calibrated, shape (n, P).
+
+    Rows that express nothing are NaN.
+    """
+    every = np.arange(len(checkpoint.proteins))
+    return _Runner(checkpoint, choose_device(device), every, None).run_all(aligned)
 
 
 def _gene_warnings(section: Section, n_found: int, species: str) -> list[str]:
@@ -270,8 +356,18 @@ class _Runner:
             self.tables = self.model.tables()
             self.proteins = torch.from_numpy(proteins).to(device)
 
-    def run(self, aligned: AlignedRna) -> Generator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yield rows, mean and standard deviation of each batch."""
+    def run_all(self, aligned: AlignedRna) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of all rows, shape (n, P); NaN for rows without reads."""
+        mean = np.full((aligned.n_obs, len(self.proteins)), np.nan, np.float32)
+        std = mean.copy()
+        for rows, outputs in self.run(aligned):
+            mean[rows], std[rows] = outputs.mean, outputs.std
+        mean[np.diff(aligned.counts.indptr) == 0] = np.nan
+        std[np.isnan(mean)] = np.nan
+        return mean, std
+
+    def run(self, aligned: AlignedRna) -> Generator[tuple[np.ndarray, Outputs]]:
+        """Yield the rows of each batch, and what the network says of them."""
         import torch
 
         expression = aligned.expression(self.gene_share, self.normalization)
@@ -285,18 +381,18 @@ class _Runner:
             rows = next(bucketed_rows(lengths[waiting], self.batch_size, self.max_tokens))
             try:
                 batch = token_batch(expression, aligned.pattern, waiting[rows])
-                mean, std = self._forward(batch, panels)
+                outputs = self._forward(batch, panels)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise
                 self._halve(len(rows), error)
                 continue
-            yield batch.rows, mean, std
+            yield batch.rows, outputs
             keep = np.ones(len(waiting), bool)
             keep[rows] = False
             waiting = waiting[keep]
 
-    def _forward(self, batch: Any, panels: Panels) -> tuple[np.ndarray, np.ndarray]:
+    def _forward(self, batch: Any, panels: Panels) -> Outputs:
         import torch
 
         # Inference mode is local to a thread, so it is entered where the work is done.
@@ -308,7 +404,8 @@ class _Runner:
                 self.tables,
                 self.proteins,
             )
-            return out.mean.float().cpu().numpy(), out.std.float().cpu().numpy()
+            mean, std, log1p = (x.float().cpu().numpy() for x in (out.mean, out.std, out.log1p))
+            return Outputs(mean, std, log1p)
 
     def _halve(self, n_rows: int, error: BaseException) -> None:
         import torch
@@ -334,15 +431,19 @@ def attach(table: AnnData, prediction: Prediction) -> None:
     """Write a prediction into a table, in place; ``X`` and everything else stay as they were.
 
     ``obsm["protein_predicted"]``, ``..._low``, ``..._high``, ``..._std`` (DataFrames with a column
-    a protein) and ``uns["sclinguist"]``.
+    a protein), ``..._log1p`` where asked for, ``obs["sclinguist_ood"]`` where the model can tell,
+    and ``uns["sclinguist"]``.
     """
-    reach = prediction.std * prediction.half_width
     parts = {
         "protein_predicted": prediction.mean,
-        "protein_predicted_low": prediction.mean - reach,
-        "protein_predicted_high": prediction.mean + reach,
+        "protein_predicted_low": prediction.low,
+        "protein_predicted_high": prediction.high,
         "protein_predicted_std": prediction.std,
     }
+    if prediction.log1p is not None:
+        parts["protein_predicted_log1p"] = prediction.log1p
+    if prediction.ood is not None:
+        table.obs["sclinguist_ood"] = prediction.ood
     for key, values in parts.items():
         table.obsm[key] = pd.DataFrame(values, index=table.obs_names, columns=prediction.names)
     table.uns["sclinguist"] = {**prediction.info, "warnings": list(prediction.warnings)}
@@ -355,6 +456,7 @@ def predict(
     proteins: Sequence[str] | None = None,
     device: str = "auto",
     batch_size: int | None = None,
+    log1p: bool = False,
     layer: str | None = None,
 ) -> AnnData:
     """Predict proteins and return the table with them; for notebooks.
@@ -364,7 +466,7 @@ def predict(
     source
         AnnData with raw counts in X, a layer or raw; a `Section`; or a path that `open_section`
         reads. An AnnData is not changed.
-    model, proteins, device, batch_size
+    model, proteins, device, batch_size, log1p
         See `predict_iter`.
     layer
         Layer that holds the raw counts; found by itself when None.
@@ -382,7 +484,12 @@ def predict(
     """
     section = as_section(source, layer=layer)
     steps = predict_iter(
-        section, model=model, proteins=proteins, device=device, batch_size=batch_size
+        section,
+        model=model,
+        proteins=proteins,
+        device=device,
+        batch_size=batch_size,
+        log1p=log1p,
     )
     prediction = finish(steps)
     for sentence in prediction.warnings:
@@ -399,32 +506,3 @@ def finish(steps: Generator[Progress, None, Prediction]) -> Prediction:
             next(steps)
         except StopIteration as end:
             return end.value
-
-
-def as_section(source: AnnData | Section | str | Path, *, layer: str | None = None) -> Section:
-    """Make a section of whatever a notebook has at hand."""
-    from sclinguist_core.data.readers import open_section
-
-    if isinstance(source, Section):
-        return source
-    if isinstance(source, str | Path):
-        return open_section(source, layer=layer)
-    from sclinguist_core.data.readers.h5ad import make_names_unique, section_of
-
-    # A new AnnData around the same arrays: columns can be added without touching the input.
-    table = type(source)(
-        X=source.X,
-        obs=source.obs.copy(),
-        var=source.var.copy(),
-        uns=dict(source.uns),
-        obsm=dict(source.obsm),
-        varm=dict(source.varm),
-        varp=dict(source.varp),
-        layers=dict(source.layers),
-        obsp=dict(source.obsp),
-        raw=None if source.raw is None else {
-            "X": source.raw.X, "var": source.raw.var, "varm": dict(source.raw.varm)
-        },
-    )  # fmt: skip
-    make_names_unique(table)
-    return section_of(table, Path("AnnData"), layer=layer, name="AnnData")

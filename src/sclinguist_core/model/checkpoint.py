@@ -3,9 +3,11 @@
 ``model.safetensors``  weights (float16 on disk unless asked otherwise)
 ``config.json``        format version, sizes, normalisations, training data sets
 ``genes.tsv``          symbol, Ensembl id, reference share, mean, standard deviation
-``proteins.tsv``       name, coding genes, kind; where known trust, held-out Pearson, slope of
-                       unseen measurements on predictions, half-width of the 90 % interval
+``proteins.tsv``       name, coding genes, kind; where known trust and held-out Pearson, for cells
+                       and for spots
 ``card.md``            what it is, what it was trained on, how well it does
+``calibration.json``   optional: `sclinguist_core.model.calibration`
+``familiarity.safetensors``  optional: `sclinguist_core.model.familiarity`
 
 Nothing in it is code: no pickle is read, ever.
 """
@@ -25,6 +27,8 @@ import pandas as pd
 
 from sclinguist_core.errors import InputError
 from sclinguist_core.files import replace_folder
+from sclinguist_core.model import calibration as calibrations
+from sclinguist_core.model import familiarity as familiarities
 from sclinguist_core.model.config import TranslatorConfig, dataclass_from_dict
 from sclinguist_core.resources import bundled_checkpoint
 
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 UNIT = "SD of the training reference (CLR)"
 _FILES = ("model.safetensors", "config.json", "genes.tsv", "proteins.tsv", "card.md")
+_OPTIONAL_FILES = (calibrations.FILE, familiarities.FILE)
 _GENE_COLUMNS = ("symbol", "ensembl_id", "reference_share", "mean", "std")
 _PROTEIN_COLUMNS = ("name", "genes", "kind")
 
@@ -58,6 +63,9 @@ class CheckpointInfo:
         Names of the data sets that the weights have seen.
     created_with
         Versions of the packages that wrote it.
+    stage
+        Training stage that it comes from. Pretraining on one modality (``pretrain-rna``,
+        ``pretrain-protein``) gives a start for training, not a predictor.
     """
 
     name: str
@@ -67,6 +75,7 @@ class CheckpointInfo:
     unit: str = UNIT
     training_datasets: tuple[str, ...] = ()
     created_with: dict[str, str] = field(default_factory=dict)
+    stage: str = "post-pretrain"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +97,10 @@ class Checkpoint:
         is saved.
     path
         Folder; None before it is saved.
+    calibration
+        Slopes, intervals and trust, by context; None where nothing was held out.
+    familiarity
+        Reference of the out-of-distribution score; None where there is none.
     """
 
     model: Translator
@@ -97,6 +110,8 @@ class Checkpoint:
     card: str
     digest: str = ""
     path: Path | None = None
+    calibration: calibrations.Calibration | None = None
+    familiarity: familiarities.Familiarity | None = None
 
     @property
     def symbols(self) -> list[str]:
@@ -150,6 +165,9 @@ def build_translator(
     # A gene that hardly varies in the reference must not shout when it is seen once.
     std = np.maximum(genes["std"].to_numpy(np.float32), config.min_gene_std)
     model.gene_std.copy_(torch.from_numpy(std))
+    if config.full_weight_std > 0:
+        weight = np.minimum(genes["std"].to_numpy(np.float32) / config.full_weight_std, 1.0)
+        model.gene_weight.copy_(torch.from_numpy(weight))
     return model
 
 
@@ -201,6 +219,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path | str, *, half: bool = 
             "unit": checkpoint.info.unit,
             "training_datasets": list(checkpoint.info.training_datasets),
             "created_with": checkpoint.info.created_with,
+            "stage": checkpoint.info.stage,
             "model": checkpoint.info.model.to_dict(),
         }
         (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
@@ -210,6 +229,11 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path | str, *, half: bool = 
                 lineterminator="\n",
             )  # fmt: skip
         (temporary / "card.md").write_text(checkpoint.card, "utf-8")
+        if checkpoint.calibration is not None:
+            calibrations.write_calibration(checkpoint.calibration, temporary)
+        if checkpoint.familiarity is not None:
+            checkpoint.familiarity.save(temporary)
+            (temporary / familiarities.FILE).chmod(0o644)
         # mkdtemp and safetensors write for the owner alone; a model is there to be shared.
         temporary.chmod(0o755)
         (temporary / "model.safetensors").chmod(0o644)
@@ -220,7 +244,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path | str, *, half: bool = 
 
 
 def checkpoint_folder(model: str | Path) -> Path:
-    """Folder of a model: ``"bundled"``, or the path of a checkpoint folder.
+    """Folder of a model: ``"bundled"``, a checkpoint folder, or the run folder that holds one.
 
     Raises
     ------
@@ -233,6 +257,9 @@ def checkpoint_folder(model: str | Path) -> Path:
             f"model {str(model)!r}: expected 'bundled' or a checkpoint folder, found no such "
             "folder; `sclinguist models` lists what is installed"
         )
+    inside = folder / "checkpoint"
+    if inside.is_dir() and not (folder / "config.json").is_file():
+        folder = inside
     missing = [name for name in _FILES if not (folder / name).is_file()]
     if missing:
         raise InputError(
@@ -289,7 +316,7 @@ def load_checkpoint(model: str | Path = "bundled") -> Checkpoint:
     Parameters
     ----------
     model
-        ``"bundled"`` or a checkpoint folder.
+        ``"bundled"``, a checkpoint folder, or the folder of a training run.
 
     Raises
     ------
@@ -328,13 +355,15 @@ def load_checkpoint(model: str | Path = "bundled") -> Checkpoint:
         card=(folder / "card.md").read_text("utf-8"),
         digest=_digest(folder),
         path=folder,
+        calibration=calibrations.read_calibration(folder, len(proteins)),
+        familiarity=familiarities.read_familiarity(folder, len(genes)),
     )
 
 
 def _digest(folder: Path) -> str:
     """Hash everything in a checkpoint that decides its predictions."""
     digest = hashlib.sha256()
-    for name in _FILES:
-        if name != "card.md":
+    for name in (*_FILES, *_OPTIONAL_FILES):
+        if name != "card.md" and (name in _FILES or (folder / name).is_file()):
             digest.update((folder / name).read_bytes())
     return digest.hexdigest()[:12]

@@ -36,8 +36,24 @@ class TranslatorConfig:
         Genes are standardised by at least this standard deviation of ``log1p`` CP10k.
     dropout
         Dropout inside the latent layers, the decoder and the cell trunk.
+    n_components
+        Components of the cell state (`sclinguist_core.model.state`); 0 for a translator without.
+    n_perceptrons
+        Perceptrons that read the state, beside the regression.
+    log_output
+        Whether ``log1p`` counts are predicted too, from the state (needs `n_components`).
+    full_weight_std
+        Genes whose standard deviation of ``log1p`` CP10k is below this enter the linear read in
+        proportion to it; 0 to weigh all alike.
     rna_normalization, protein_normalization
         Names in `sclinguist_core.data.preprocess`.
+    gene_output
+        Whether masked genes can be decoded, as pretraining on RNA does.
+    protein_input
+        Whether measured proteins can be read, as pretraining on protein does.
+    adapter_cells, adapter_components
+        Cells that fine-tuning keeps, and components of their expression
+        (`sclinguist_core.model.adapter`); 0 before fine-tuning.
     """
 
     gene_dim: int = 192
@@ -49,15 +65,33 @@ class TranslatorConfig:
     clip: float = 5.0
     min_gene_std: float = 0.15
     dropout: float = 0.2
+    n_components: int = 0
+    n_perceptrons: int = 2
+    log_output: bool = False
+    full_weight_std: float = 0.0
     rna_normalization: str = "log1p_cp10k_measured"
     protein_normalization: str = "clr"
+    gene_output: bool = False
+    protein_input: bool = False
+    adapter_cells: int = 0
+    adapter_components: int = 0
 
     def __post_init__(self) -> None:
         for name in ("gene_dim", "width", "n_latents", "n_heads", "value_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}")
-        if self.n_layers < 0:
-            raise ValueError(f"n_layers: expected at least 0, found {self.n_layers}")
+        for name in (
+            "n_layers",
+            "n_components",
+            "n_perceptrons",
+            "full_weight_std",
+            "adapter_cells",
+            "adapter_components",
+        ):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: expected at least 0, found {getattr(self, name)}")
+        if self.log_output and not self.n_components:
+            raise ValueError("log_output: needs n_components, found 0")
         if self.width % self.n_heads:
             raise ValueError(
                 f"n_heads: expected a divisor of width ({self.width}), found {self.n_heads}"

@@ -1,22 +1,32 @@
 """The translator: a set-transformer from expressed genes to proteins.
 
-A cell is the set of its expressed, measured genes. It is read twice:
+A cell is the set of its expressed, measured genes. It is read three times:
 
-1. *Linear read.* Standardised expression times a gene embedding, summed. Unexpressed genes enter
+1. *State.* The least-squares position on a few tens of components of expression, over the genes
+   that were measured (`sclinguist_core.model.state`).
+2. *Linear read.* Standardised expression times a gene embedding, summed. Unexpressed genes enter
    with the (negative) standardised value of zero, unmeasured genes with nothing at all. As zeros
    contribute the same for every cell of a panel, their sum is computed once per panel
    (`Panels`), so that the read costs only the expressed genes.
-2. *Attentive read.* Latents, set up from the linear read, attend to the tokens of the expressed
+3. *Attentive read.* Latents, set up from the linear read, attend to the tokens of the expressed
    genes. Keys and values of a gene are computed once per model, not once per cell: a token is a
    gene part plus a value part, and only the value part depends on the cell.
 
 The latents attend to each other, then one query per protein (a learned id plus the embeddings of
-its coding genes) attends to the latents and gives a mean and a standard deviation. Beside it the
-expression of a protein's own genes has a direct, learned weight: where the cells are foreign, the
+its coding genes) attends to the latents and gives a mean and a standard deviation. That is one
+head of several; the others are perceptrons and a ridge regression on the state. Each is trained on
+its own and their mean is the prediction: they err differently. To all is added what the protein's
+own genes say, as measured and as imputed from the state: where cells or antibody are new, the
 cognate mRNA is the best that is left.
 
+Two optional parts serve pretraining on one modality alone (`TranslatorConfig.gene_output` and
+`protein_input`): genes are decoded by queries of their own through the same decoder, and measured
+proteins are read as tokens by the same latents. A third one, `adapter`, is what fine-tuning
+learns from a user's own cells (`TranslatorConfig.adapter_cells`).
+
 Shape suffixes: B cells, K panels, T tokens, V genes, C coding genes, G gene_dim, L latents,
-D width, P proteins, H heads, E width of a head, F value features.
+D width, P proteins, R components of the state, Q queries (or hidden genes) of a cell, H heads,
+E width of a head, F value features, N levels or heads of the prediction.
 """
 
 from __future__ import annotations
@@ -27,6 +37,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sclinguist_core.model.adapter import Adapter
 from sclinguist_core.model.config import TranslatorConfig
 from sclinguist_core.model.layers import (
     FeedForward,
@@ -35,11 +46,15 @@ from sclinguist_core.model.layers import (
     merge_heads,
     split_heads,
 )
+from sclinguist_core.model.state import CellState, StateHeads
 
 MIN_STD = 0.05
 COGNATE_GAIN = 0.2
 """Weight of the cognate mRNA before training."""
-_VALUE_RANGE = 6.0  # log1p CP10k rarely exceeds it; soft bins span 0 to this
+_VALUE_RANGE = (0.0, 6.0)  # log1p CP10k rarely exceeds it; soft bins span it
+_ABUNDANCE_RANGE = (-4.0, 4.0)  # standardised abundance
+N_LEVELS = 5
+"""Levels of a masked gene: not expressed, and four equal bins of the cell's expressed genes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +69,26 @@ class Translation:
         Predicted standard deviation of the error, same unit, shape (B, P).
     cell
         Cell embedding, shape (B, D).
+    trunk
+        Cell trunk, shape (B, G): what the protein queries and fine-tuning read.
+    heads
+        The predictions that `mean` is the mean of (before an adapter), shape (N, B, P).
+    log_heads
+        Predictions of standardised ``log1p`` counts, shape (N, B, P); N is 0 for a network that
+        does not make them.
     """
 
     mean: Tensor
     std: Tensor
     cell: Tensor
+    trunk: Tensor
+    heads: Tensor
+    log_heads: Tensor
+
+    @property
+    def log1p(self) -> Tensor:
+        """Standardised ``log1p`` counts, shape (B, P); NaN without `log_heads`."""
+        return self.log_heads.mean(dim=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +103,37 @@ class Tables:
         Standardised value of an unexpressed gene, shape (V,).
     query
         Query of every protein, shape (P, D).
+    imputed
+        Weight of the state's components in the mean expression of each protein's genes, shape
+        (P, R); R is 0 without a state.
     """
 
     gene_key_value: Tensor
     zero: Tensor
     query: Tensor
+    imputed: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the translator has read of B cells.
+
+    Attributes
+    ----------
+    trunk
+        Cell trunk, shape (B, G).
+    latents
+        Cell latents, shape (B, L, D).
+    coding
+        Standardised expression of the coding genes, shape (B, C).
+    state
+        Position on the components, shape (B, R).
+    """
+
+    trunk: Tensor
+    latents: Tensor
+    coding: Tensor
+    state: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +146,30 @@ class Panels:
         Linear read, shape (K, G).
     coding
         Standardised expression of the coding genes, 0 where not measured, shape (K, C).
+    own
+        Components that the adapter reads, shape (K, F); F is 0 without an adapter.
+    state
+        What the state is solved from, shape (K, R); R is 0 without a state.
+    gram
+        Products of the state's components over measured genes, shape (K, R, R); (R, R) in panels
+        of cells that all measured the same.
     """
 
     read: Tensor
     coding: Tensor
+    own: Tensor
+    state: Tensor
+    gram: Tensor
 
     def of(self, pattern_B: Tensor) -> Panels:
-        """Panel of each cell: shapes (B, G) and (B, C)."""
-        return Panels(self.read[pattern_B], self.coding[pattern_B])
+        """Panel of each cell: B rows instead of K."""
+        return Panels(
+            self.read[pattern_B],
+            self.coding[pattern_B],
+            self.own[pattern_B],
+            self.state[pattern_B],
+            self.gram[0] if len(self.gram) == 1 else self.gram[pattern_B],
+        )
 
 
 class ValueFeatures(nn.Module):
@@ -105,17 +177,15 @@ class ValueFeatures(nn.Module):
 
     centers: Tensor
 
-    def __init__(self, n_features: int) -> None:
+    def __init__(self, n_features: int, limits: tuple[float, float] = _VALUE_RANGE) -> None:
         super().__init__()
-        centers = torch.linspace(0.0, _VALUE_RANGE, n_features)
-        self.register_buffer("centers", centers, persistent=False)
-        self.width = _VALUE_RANGE / max(n_features - 1, 1)
+        self.limits = limits
+        self.register_buffer("centers", torch.linspace(*limits, n_features), persistent=False)
+        self.width = (limits[1] - limits[0]) / max(n_features - 1, 1)
 
     def forward(self, x_BT: Tensor) -> Tensor:
         """Shape (B, T) -> (B, T, F); each token's features sum to about one."""
-        return F.relu(
-            1.0 - (x_BT.clamp(max=_VALUE_RANGE)[..., None] - self.centers).abs() / self.width
-        )
+        return F.relu(1.0 - (x_BT.clamp(*self.limits)[..., None] - self.centers).abs() / self.width)
 
 
 class TokenReader(nn.Module):
@@ -154,6 +224,53 @@ class TokenReader(nn.Module):
         return self.feed_forward(latents_BLD + self.out(merge_heads(read)))
 
 
+class ProteinReader(nn.Module):
+    """Read the measured proteins of a cell, linearly and by attention, as genes are read."""
+
+    def __init__(self, config: TranslatorConfig) -> None:
+        super().__init__()
+        self.n_heads = config.n_heads
+        self.protein_to_read = nn.Linear(config.width, config.gene_dim, bias=False)
+        self.token_norm = nn.LayerNorm(config.width)
+        self.protein_to_key_value = nn.Linear(config.width, 2 * config.width)
+        self.features = ValueFeatures(config.value_dim, _ABUNDANCE_RANGE)
+        # What a level means differs between proteins: features enter the token before the norm.
+        self.value_to_token = nn.Linear(config.value_dim, config.width, bias=False)
+        self.value_gain = nn.Linear(config.value_dim, config.width)
+        self.query_norm = nn.LayerNorm(config.width)
+        self.query = nn.Linear(config.width, config.width)
+        self.out = nn.Linear(config.width, config.width)
+        self.feed_forward = FeedForward(config.width, dropout=config.dropout)
+
+    def linear_read(self, query_PD: Tensor, proteins_BT: Tensor, x_BT: Tensor) -> Tensor:
+        """Sum of abundance times an embedding of the protein, shape (B, G)."""
+        seen_BT = proteins_BT >= 0
+        read_BG = F.embedding_bag(
+            proteins_BT.clamp(min=0),
+            self.protein_to_read(query_PD),
+            per_sample_weights=x_BT.masked_fill(~seen_BT, 0.0),
+            mode="sum",
+        )
+        # Panels have 3 to 200 proteins.
+        return read_BG / seen_BT.sum(dim=1, keepdim=True).clamp(min=1).sqrt()
+
+    def forward(
+        self, latents_BLD: Tensor, query_PD: Tensor, proteins_BT: Tensor, x_BT: Tensor
+    ) -> Tensor:
+        """Return updated latents (B, L, D); tokens with a negative protein are padding."""
+        seen_BT = proteins_BT >= 0
+        features_BTF = self.features(x_BT)
+        protein_BTD = F.embedding(proteins_BT.clamp(min=0), query_PD)
+        token_BTD = protein_BTD * (1.0 + self.value_gain(features_BTF)) + self.value_to_token(
+            features_BTF
+        )
+        key_value_BT2D = self.protein_to_key_value(self.token_norm(token_BTD))
+        k, v = (split_heads(part, self.n_heads) for part in key_value_BT2D.chunk(2, dim=-1))
+        q = split_heads(self.query(self.query_norm(latents_BLD)), self.n_heads)
+        read = attention(q, k, v, seen_BT[:, None, None, :].expand(-1, -1, q.shape[2], -1))
+        return self.feed_forward(latents_BLD + self.out(merge_heads(read)))
+
+
 class ProteinDecoder(nn.Module):
     """One query per protein reads the latents; beside it a bilinear path from the cell."""
 
@@ -169,19 +286,32 @@ class ProteinDecoder(nn.Module):
         self.norm = nn.LayerNorm(config.width)
         self.head = nn.Linear(config.width, 2)
         self.query_to_readout = nn.Linear(config.width, config.gene_dim)
+        if config.gene_output:
+            self.gene_head = nn.Linear(config.width, 1 + N_LEVELS)
 
-    def forward(self, query_PD: Tensor, latents_BLD: Tensor, trunk_BG: Tensor) -> Tensor:
-        """Return the mean and the raw scale of each protein, shape (B, P, 2)."""
+    def _read(self, query_BQD: Tensor, latents_BLD: Tensor) -> Tensor:
+        """Let queries of each cell, or of all (1, Q, D), read the latents; shape (B, Q, D)."""
         b = latents_BLD.shape[0]
-        q = split_heads(self.query(query_PD)[None], self.n_heads).expand(b, -1, -1, -1)
+        q = split_heads(self.query(query_BQD), self.n_heads).expand(b, -1, -1, -1)
         k, v = (
             split_heads(part, self.n_heads)
             for part in self.key_value(self.latent_norm(latents_BLD)).chunk(2, dim=-1)
         )
-        x_BPD = query_PD + self.out(merge_heads(attention(q, k, v)))
-        raw_BP2 = self.head(self.norm(self.feed_forward(x_BPD)))
+        x_BQD = query_BQD + self.out(merge_heads(attention(q, k, v)))
+        return self.norm(self.feed_forward(x_BQD))
+
+    def forward(self, query_PD: Tensor, latents_BLD: Tensor, trunk_BG: Tensor) -> Tensor:
+        """Return the mean and the raw scale of each protein, shape (B, P, 2)."""
+        raw_BP2 = self.head(self._read(query_PD[None], latents_BLD))
         bilinear_BP = trunk_BG @ self.query_to_readout(query_PD).T / trunk_BG.shape[1] ** 0.5
         return raw_BP2 + F.pad(bilinear_BP[..., None], (0, 1))
+
+    def genes(self, query_BQD: Tensor, latents_BLD: Tensor, trunk_BG: Tensor) -> Tensor:
+        """Return value and level logits of each cell's own queries, shape (B, Q, 1 + N)."""
+        raw = self.gene_head(self._read(query_BQD, latents_BLD))
+        readout_BQG = self.query_to_readout(query_BQD)
+        bilinear_BQ1 = readout_BQG @ trunk_BG[..., None] / trunk_BG.shape[1] ** 0.5
+        return raw + F.pad(bilinear_BQ1, (0, N_LEVELS))
 
 
 class Translator(nn.Module):
@@ -200,7 +330,9 @@ class Translator(nn.Module):
 
     gene_mean: Tensor
     gene_std: Tensor
-    protein_genes: Tensor
+    gene_weight: Tensor
+    protein_gene_index: Tensor
+    protein_gene_share: Tensor
     coding_genes: Tensor
     coding_column: Tensor
     protein_coding: Tensor
@@ -216,8 +348,12 @@ class Translator(nn.Module):
         # From genes.tsv, not from the weights: half precision is too coarse for them.
         self.register_buffer("gene_mean", torch.zeros(n_genes), persistent=False)
         self.register_buffer("gene_std", torch.ones(n_genes), persistent=False)
+        # Of the linear read: genes that hardly vary teach it noise.
+        self.register_buffer("gene_weight", torch.ones(n_genes), persistent=False)
         protein_genes = protein_genes.to_sparse_coo().coalesce()
-        self.register_buffer("protein_genes", protein_genes, persistent=False)
+        # As two dense buffers: processes that train together cannot exchange sparse ones.
+        self.register_buffer("protein_gene_index", protein_genes.indices(), persistent=False)
+        self.register_buffer("protein_gene_share", protein_genes.values(), persistent=False)
         coding_genes = protein_genes.indices()[1].unique()
         self.register_buffer("coding_genes", coding_genes, persistent=False)
         # Genes that code for no protein share a last column, which nobody reads.
@@ -242,6 +378,50 @@ class Translator(nn.Module):
             for _ in range(config.n_layers)
         )
         self.decoder = ProteinDecoder(config)
+        self.state: CellState | None = None
+        if config.n_components:
+            self.state = CellState(n_genes, config.n_components)
+            self.state_heads = StateHeads(
+                config.n_perceptrons,
+                config.n_components,
+                n_proteins,
+                width=config.width,
+                gene_dim=config.gene_dim,
+                dropout=config.dropout,
+            )
+            self.imputed_gain = nn.Parameter(torch.full((n_proteins,), COGNATE_GAIN))
+        if config.log_output:
+            self.log_heads = StateHeads(
+                config.n_perceptrons,
+                config.n_components,
+                n_proteins,
+                width=config.width,
+                gene_dim=config.gene_dim,
+                dropout=config.dropout,
+            )
+            self.log_bias = nn.Parameter(torch.zeros(n_proteins))
+        if config.protein_input:
+            self.protein_reader = ProteinReader(config)
+        self.adapter: Adapter | None = None
+        if config.adapter_cells:
+            self.adapter = Adapter(
+                config.adapter_cells,
+                config.adapter_components,
+                gene_dim=config.gene_dim,
+                n_genes=n_genes,
+                n_proteins=n_proteins,
+            )
+
+    @property
+    def protein_genes(self) -> Tensor:
+        """Share of each gene in each protein's query, sparse COO, shape (P, V)."""
+        return torch.sparse_coo_tensor(
+            self.protein_gene_index,
+            self.protein_gene_share,
+            (self.n_proteins, self.n_genes),
+            is_coalesced=True,
+            check_invariants=False,
+        )
 
     @property
     def n_genes(self) -> int:
@@ -261,30 +441,81 @@ class Translator(nn.Module):
             gene_key_value=self.reader.gene_table(self.gene_embedding),
             zero=(-self.gene_mean / self.gene_std).clamp(-clip, clip),
             query=self.protein_embedding + self.decoder.gene_to_query(genes_PG),
+            imputed=(
+                self.protein_embedding.new_zeros(self.n_proteins, 0)
+                if self.state is None
+                else self.protein_coding @ self.state.loadings[self.coding_genes]
+            ),
         )
 
     def panels(self, measured_KV: Tensor, tables: Tables) -> Panels:
         """Read cells that express nothing, one for each set of measured genes."""
         zero_KV = measured_KV.to(tables.zero.dtype) * tables.zero
-        return Panels(read=zero_KV @ self.gene_embedding, coding=zero_KV[:, self.coding_genes])
+        none = zero_KV.new_zeros(len(zero_KV), 0)
+        return Panels(
+            read=(zero_KV * self.gene_weight) @ self.gene_embedding,
+            coding=zero_KV[:, self.coding_genes],
+            own=none if self.adapter is None else self.adapter.unexpressed(measured_KV),
+            state=none if self.state is None else zero_KV @ self.state.loadings,
+            gram=none[..., None] if self.state is None else self.state.gram(measured_KV),
+        )
+
+    def hide(self, panel: Panels, genes_BQ: Tensor, tables: Tables) -> Panels:
+        """Count some measured genes of each cell as not measured.
+
+        Parameters
+        ----------
+        panel
+            Panel of each cell, one row a cell.
+        genes_BQ
+            Genes to hide, each at most once a cell and measured there; -1 where padded. They must
+            not be among the cell's tokens either.
+        tables
+            `tables` of this model.
+        """
+        index_BQ = genes_BQ.clamp(min=0)
+        zero_BQ = tables.zero[index_BQ].masked_fill(genes_BQ < 0, 0.0)
+        read_BG = F.embedding_bag(
+            index_BQ,
+            self.gene_embedding,
+            per_sample_weights=zero_BQ * self.gene_weight[index_BQ],
+            mode="sum",
+        )
+        coding_BC = F.pad(panel.coding, (0, 1)).scatter_add(
+            1, self.coding_column[index_BQ], -zero_BQ
+        )
+        own_BF = panel.own
+        if self.adapter is not None:
+            own_BF = own_BF + self.adapter.hidden(genes_BQ)
+        state_BR, gram = panel.state, panel.gram
+        if self.state is not None:
+            state_BR = state_BR - self.state.read(index_BQ, zero_BQ)
+            gram = gram - self.state.gram_of(genes_BQ)
+        return Panels(panel.read - read_BG, coding_BC[:, :-1], own_BF, state_BR, gram)
 
     def linear_read(
         self, genes_BT: Tensor, x_BT: Tensor, panel: Panels, tables: Tables
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Standardise expression and sum it up.
 
-        Returns the product with the gene embeddings, shape (B, G), and the standardised
-        expression of the coding genes, shape (B, C).
+        Returns the product with the gene embeddings, shape (B, G), the standardised expression
+        of the coding genes, shape (B, C), and the state, shape (B, R).
         """
         index_BT = genes_BT.clamp(min=0)
         z_BT = (x_BT - self.gene_mean[index_BT]) / self.gene_std[index_BT]
         z_BT = z_BT.clamp(-self.config.clip, self.config.clip) - tables.zero[index_BT]
         z_BT = z_BT.masked_fill(genes_BT < 0, 0.0)
         read_BG = F.embedding_bag(
-            index_BT, self.gene_embedding, per_sample_weights=z_BT, mode="sum"
+            index_BT,
+            self.gene_embedding,
+            per_sample_weights=z_BT * self.gene_weight[index_BT],
+            mode="sum",
         )
         coding_BC = F.pad(panel.coding, (0, 1)).scatter_add(1, self.coding_column[index_BT], z_BT)
-        return read_BG + panel.read, coding_BC[:, :-1]
+        state_BR = panel.state
+        if self.state is not None:
+            state_BR = self.state.solve(panel.state + self.state.read(index_BT, z_BT), panel.gram)
+        return read_BG + panel.read, coding_BC[:, :-1], state_BR
 
     def forward(
         self,
@@ -314,26 +545,141 @@ class Translator(nn.Module):
             Tokens for the attentive read when they differ from those of the linear read (a
             random subset in training).
         """
-        read_BG, coding_BC = self.linear_read(genes_BT, x_BT, panel, tables)
-        trunk_BG = self.trunk_dropout(F.gelu(self.read_norm(read_BG + self.read_bias)))
-        for block in self.trunk:
-            trunk_BG = block(trunk_BG)
-        trunk_BG = self.trunk_norm(trunk_BG)
-        b = trunk_BG.shape[0]
-        latents_BLD = self.latents + self.trunk_to_latents(trunk_BG).view(
-            b, self.config.n_latents, self.config.width
+        reading = self.encode(genes_BT, x_BT, panel, tables, attended)
+        trunk_BG, latents_BLD = reading.trunk, reading.latents
+        query_PD: Tensor = tables.query
+        bias_P: Tensor = self.protein_bias
+        if proteins is not None:
+            query_PD, bias_P = query_PD[proteins], bias_P[proteins]
+        raw_BP2 = self.decoder(query_PD, latents_BLD, trunk_BG)
+        own_mrna_BP = self._own_mrna(reading, tables, proteins)
+        heads = [raw_BP2[..., 0] + bias_P]
+        if self.state is not None:
+            state_BR = self.state.standardise(reading.state)
+            heads += self.state_heads(state_BR, query_PD, bias_P, proteins)
+        heads_NBP = torch.stack(heads) + own_mrna_BP
+        mean_BP = heads_NBP.mean(dim=0)
+        log_heads_NBP = mean_BP.new_zeros(0, *mean_BP.shape)
+        if self.config.log_output:
+            log_heads_NBP = self._log_heads(reading, query_PD, own_mrna_BP, proteins)
+        if self.adapter is not None:
+            own_BF = self.adapter.components(genes_BT, x_BT, panel.own)
+            mean_BP = self.adapter(mean_BP, trunk_BG, own_BF, proteins)
+        std_BP = F.softplus(raw_BP2[..., 1]) + MIN_STD
+        return Translation(
+            mean_BP, std_BP, latents_BLD.mean(dim=1), trunk_BG, heads_NBP, log_heads_NBP
         )
+
+    def _log_heads(
+        self, reading: Reading, query_PD: Tensor, own_mrna_BP: Tensor, proteins: Tensor | None
+    ) -> Tensor:
+        """Predict ``log1p`` counts by each head, shape (N, B, P)."""
+        assert self.state is not None
+        bias_P = self.log_bias if proteins is None else self.log_bias[proteins]
+        # What is shared with the CLR belongs to the CLR: its error alone trains it.
+        state_BR = self.state.standardise(reading.state)
+        heads = self.log_heads(state_BR, query_PD.detach(), bias_P, proteins)
+        return torch.stack(heads) + own_mrna_BP.detach()
+
+    def _own_mrna(self, reading: Reading, tables: Tables, proteins: Tensor | None) -> Tensor:
+        """Weigh what a protein's own genes say, as measured and as imputed, shape (B, P)."""
+        cognate_PC = self.cognate_gain[:, None] * self.protein_coding
+        if proteins is not None:
+            cognate_PC = cognate_PC[proteins]
+        said_BP = reading.coding @ cognate_PC.T
+        if self.state is not None:
+            imputed_PR = self.imputed_gain[:, None] * tables.imputed
+            if proteins is not None:
+                imputed_PR = imputed_PR[proteins]
+            said_BP = said_BP + (reading.state - self.state.center) @ imputed_PR.T
+        return said_BP
+
+    def encode(
+        self,
+        genes_BT: Tensor,
+        x_BT: Tensor,
+        panel: Panels,
+        tables: Tables,
+        attended: tuple[Tensor, Tensor] | None = None,
+    ) -> Reading:
+        """Read B cells; parameters as of `forward`."""
+        read_BG, coding_BC, state_BR = self.linear_read(genes_BT, x_BT, panel, tables)
+        trunk_BG, latents_BLD = self._begin(read_BG)
         token_genes, token_x = (genes_BT, x_BT) if attended is None else attended
         latents_BLD = self.reader(latents_BLD, tables.gene_key_value, token_genes, token_x)
         for layer in self.layers:
             latents_BLD = layer(latents_BLD)
-        query_PD: Tensor = tables.query
-        cognate_PC = self.cognate_gain[:, None] * self.protein_coding
-        bias_P: Tensor = self.protein_bias
-        if proteins is not None:
-            query_PD, bias_P = query_PD[proteins], bias_P[proteins]
-            cognate_PC = cognate_PC[proteins]
-        raw_BP2 = self.decoder(query_PD, latents_BLD, trunk_BG)
-        mean_BP = raw_BP2[..., 0] + coding_BC @ cognate_PC.T + bias_P
+        return Reading(trunk_BG, latents_BLD, coding_BC, state_BR)
+
+    def _begin(self, read_BG: Tensor) -> tuple[Tensor, Tensor]:
+        """Trunk (B, G) and latents (B, L, D) of cells, before these attend to anything."""
+        trunk_BG = self.trunk_dropout(F.gelu(self.read_norm(read_BG + self.read_bias)))
+        for block in self.trunk:
+            trunk_BG = block(trunk_BG)
+        trunk_BG = self.trunk_norm(trunk_BG)
+        latents_BLD = self.latents + self.trunk_to_latents(trunk_BG).view(
+            len(trunk_BG), self.config.n_latents, self.config.width
+        )
+        return trunk_BG, latents_BLD
+
+    def reconstruct(
+        self,
+        genes_BT: Tensor,
+        x_BT: Tensor,
+        panel: Panels,
+        tables: Tables,
+        genes_BQ: Tensor,
+        *,
+        attended: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Predict genes of each cell from its other genes (needs ``gene_output``).
+
+        A gene's query is made from its embedding alone, as the part of a protein's query is that
+        comes from its coding genes.
+
+        Parameters
+        ----------
+        genes_BT, x_BT, panel, tables, attended
+            As of `forward`; the genes asked for are hidden from the panel (`hide`).
+        genes_BQ
+            Genes that are asked for, int64, -1 where padded.
+
+        Returns
+        -------
+        The value (``log1p`` CP10k), shape (B, Q), and the logits of its level, shape (B, Q, N).
+        """
+        reading = self.encode(genes_BT, x_BT, panel, tables, attended)
+        index_BQ = genes_BQ.clamp(min=0)
+        embedding_BQG = F.embedding(index_BQ, self.gene_embedding)
+        query_BQD = self.decoder.gene_to_query(self.reader.gene_norm(embedding_BQG))
+        raw = self.decoder.genes(query_BQD, reading.latents, reading.trunk)
+        return raw[..., 0] + self.gene_mean[index_BQ], raw[..., 1:]
+
+    def complete_proteins(
+        self, proteins_BT: Tensor, x_BT: Tensor, tables: Tables, proteins: Tensor
+    ) -> Translation:
+        """Predict proteins of cells from others, without RNA (needs ``protein_input``).
+
+        Parameters
+        ----------
+        proteins_BT
+            Proteins that are given, int64, -1 where padded.
+        x_BT
+            Their standardised abundance.
+        tables
+            `tables` of this model.
+        proteins
+            Indices of the proteins to predict, shape (P,).
+        """
+        # Through the same trunk as RNA: what answers for a protein then learns from both.
+        read_BG = self.protein_reader.linear_read(tables.query, proteins_BT, x_BT)
+        trunk_BG, latents_BLD = self._begin(read_BG)
+        latents_BLD = self.protein_reader(latents_BLD, tables.query, proteins_BT, x_BT)
+        for layer in self.layers:
+            latents_BLD = layer(latents_BLD)
+        raw_BP2 = self.decoder(tables.query[proteins], latents_BLD, trunk_BG)
+        mean_BP = raw_BP2[..., 0] + self.protein_bias[proteins]
         std_BP = F.softplus(raw_BP2[..., 1]) + MIN_STD
-        return Translation(mean_BP, std_BP, latents_BLD.mean(dim=1))
+        latent_BD = latents_BLD.mean(dim=1)
+        no_heads = mean_BP.new_zeros(0, *mean_BP.shape)
+        return Translation(mean_BP, std_BP, latent_BD, trunk_BG, mean_BP[None], no_heads)

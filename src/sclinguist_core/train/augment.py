@@ -16,6 +16,7 @@ from scipy import sparse
 from sclinguist_core.data.batches import TokenBatch, pad_rows
 from sclinguist_core.data.preprocess import log1p_cp10k
 from sclinguist_core.train.corpus import PairedDataset
+from sclinguist_core.train.mixing import pseudo_spots, single_cells
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +44,7 @@ class Augmentation:
     spots: float = 0.3
     spot_cells: tuple[int, int] = (2, 15)
     gene_dropout: float = 0.5
-    min_genes: float = 0.3
+    min_genes: float = 0.05
     thinning: float = 0.5
     min_depth: float = 0.2
     max_tokens: int = 256
@@ -78,8 +79,8 @@ class TrainingBatch:
         Subset of the tokens for the attentive read: genes and values, shape (B, T').
     protein
         Protein of each antibody, shape (A,).
-    target
-        Standardised CLR, float32, shape (B, A).
+    target, log_target
+        Standardised CLR and standardised ``log1p`` counts, float32, shape (B, A).
     """
 
     tokens: TokenBatch
@@ -87,52 +88,7 @@ class TrainingBatch:
     attended: tuple[np.ndarray, np.ndarray]
     protein: np.ndarray
     target: np.ndarray
-
-
-def single_cells(
-    pool: np.ndarray, n_rows: int, n_obs: int, rng: np.random.Generator
-) -> sparse.csr_matrix:
-    """Pick one cell a row, CSR of ones, shape (n_rows, n_obs)."""
-    cells = rng.choice(pool, n_rows, replace=n_rows > len(pool))
-    return _picks(np.arange(n_rows), cells, n_rows, n_obs)
-
-
-def pseudo_spots(
-    pool: np.ndarray,
-    groups: np.ndarray,
-    n_rows: int,
-    spot_cells: tuple[int, int],
-    rng: np.random.Generator,
-) -> sparse.csr_matrix:
-    """Pick several cells a row, CSR of how often each, shape (n_rows, n_obs).
-
-    Spots are no uniform samples of a tissue: a follicle is mostly B cells. The mixture of cell
-    groups is drawn for each spot from a sparse Dirichlet distribution.
-
-    Parameters
-    ----------
-    pool
-        Cells to draw from.
-    groups
-        Coarse group of every cell, shape (n_obs,).
-    n_rows, spot_cells, rng
-        Number of spots; fewest and most cells in one; randomness.
-    """
-    by_group = pool[np.argsort(groups[pool], kind="stable")]
-    sizes = np.bincount(groups[pool], minlength=int(groups.max()) + 1)
-    starts = np.cumsum(sizes) - sizes
-    share = rng.dirichlet(np.full(len(sizes), 0.4), n_rows) * (sizes > 0)
-    share[share.sum(axis=1) <= 0] = sizes
-    cumulative = np.cumsum(share, axis=1)
-    rows = np.repeat(np.arange(n_rows), rng.integers(spot_cells[0], spot_cells[1] + 1, n_rows))
-    level = rng.random(len(rows)) * cumulative[rows, -1]
-    group = (level[:, None] >= cumulative[rows]).sum(axis=1)
-    inside = (rng.random(len(rows)) * sizes[group]).astype(np.int64)
-    return _picks(rows, by_group[starts[group] + inside], n_rows, len(groups))
-
-
-def _picks(rows: np.ndarray, cells: np.ndarray, n_rows: int, n_obs: int) -> sparse.csr_matrix:
-    return sparse.csr_matrix((np.ones(len(rows), np.float32), (rows, cells)), shape=(n_rows, n_obs))
+    log_target: np.ndarray
 
 
 def thin(
@@ -195,9 +151,12 @@ def draw_batch(
     counts = sparse.csr_matrix(mix @ rna.counts)
     # The antibodies of a spot are counted together: its target is the CLR of the sum.
     antibodies = mix @ dataset.antibodies
+    target = dataset.targets(antibodies, spots=is_spots)
+    log_target = dataset.targets(antibodies, spots=is_spots, log1p=True)
     measured = rna.measured[pattern].copy()
     if rng.random() < augmentation.gene_dropout:
-        keep = rng.uniform(augmentation.min_genes, 1.0)
+        # From all genes to a small panel, more often the former.
+        keep = augmentation.min_genes ** (rng.random() ** 2)
         measured &= rng.random(len(measured)) < keep
         counts = sparse.csr_matrix(counts.multiply(measured[None].astype(np.float32)))
         counts.eliminate_zeros()
@@ -220,5 +179,6 @@ def draw_batch(
         measured=measured[None],
         attended=_token_subset(genes, values, augmentation.max_tokens, rng),
         protein=dataset.protein,
-        target=dataset.targets(antibodies).astype(np.float32),
+        target=target.astype(np.float32),
+        log_target=log_target.astype(np.float32),
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sclinguist_core.console import progress_bar, run_app
+from sclinguist_core.train.finetune_cli import finetune
 
 app = typer.Typer(
     name="sclinguist-train",
@@ -17,49 +20,136 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+RecipePath = Annotated[Path, typer.Argument(help="YAML recipe.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="key=value, such as fit.steps=100 trainer.devices=4")
+]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", help="Run folder; the model lies in its checkpoint/.")
+]
+HoldOut = Annotated[
+    list[str] | None, typer.Option(help="Data set to leave out; repeat for several.")
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue the run in the folder, if one was begun.")
+]
+Device = Annotated[
+    str, typer.Option(help="cpu, cuda or cuda:<number>; auto leaves it to the recipe")
+]
+
 
 @app.callback()
 def _root() -> None:
     """Train translators from RNA to protein."""
 
 
+@app.command("pretrain-rna")
+def pretrain_rna(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    output: Output = Path("run-rna"),
+    hold_out: HoldOut = None,
+    resume: Resume = False,
+    device: Device = "auto",
+) -> None:
+    """Learn from RNA alone: predict hidden genes (stage 1)."""
+    _train("pretrain-rna", recipe, overrides, output, hold_out, resume, device)
+
+
+@app.command("pretrain-protein")
+def pretrain_protein(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    output: Output = Path("run-protein"),
+    hold_out: HoldOut = None,
+    resume: Resume = False,
+    device: Device = "auto",
+) -> None:
+    """Learn from protein alone: predict hidden proteins (stage 1)."""
+    _train("pretrain-protein", recipe, overrides, output, hold_out, resume, device)
+
+
 @app.command("post-pretrain")
 def post_pretrain(
-    recipe: Annotated[Path, typer.Argument(help="YAML recipe.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="key=value, such as fit.steps=100")
-    ] = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Checkpoint folder to write.")
-    ] = Path("checkpoint"),
-    hold_out: Annotated[
-        list[str] | None, typer.Option(help="Data set to leave out; repeat for several.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<number>")] = "auto",
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    output: Output = Path("run"),
+    hold_out: HoldOut = None,
+    resume: Resume = False,
+    device: Device = "auto",
 ) -> None:
     """Learn proteins from paired cells (stage 2)."""
-    from sclinguist_core.model.checkpoint import check_checkpoint_target, save_checkpoint
-    from sclinguist_core.model.device import choose_device
-    from sclinguist_core.train.recipe import read_recipe
-    from sclinguist_core.train.stages import post_pretrain as run
+    _train("post-pretrain", recipe, overrides, output, hold_out, resume, device)
 
-    check_checkpoint_target(output)
-    steps = run(
-        read_recipe(recipe, overrides or ()),
-        hold_out=hold_out or (),
-        device=str(choose_device(device)),
-    )
-    with progress_bar("training", unit="steps") as bar:
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as end:
-                checkpoint = end.value
-                break
-            bar.update(step.done, step.total, f"training, error {step.error:.3f}")
-    typer.echo(save_checkpoint(checkpoint, output))
+
+app.command("finetune")(finetune)
+
+
+def _train(
+    stage: str,
+    recipe: Path,
+    overrides: list[str] | None,
+    output: Path,
+    hold_out: list[str] | None,
+    resume: bool,
+    device: str,
+) -> None:
+    from sclinguist_core.train.fit import Step
+    from sclinguist_core.train.launch import train_stage
+    from sclinguist_core.train.recipe import read_recipe
+    from sclinguist_core.train.run_folder import is_first_process
+    from sclinguist_core.train.signals import TrainingInterrupted, requeue_under_slurm
+
+    wanted = read_recipe(recipe, [*(overrides or ()), *_device_overrides(device)])
+    score: float | None = None
+    interrupted: TrainingInterrupted | None = None
+    batch = wanted.fit.sets_per_step * wanted.fit.batch_size
+    with progress_bar(stage, unit="cells") as bar:
+
+        def show(step: Step) -> None:
+            nonlocal score
+            score = step.score if step.score is not None else score
+            held_out = "" if score is None else f", held-out {score:.3f}"
+            bar.update(step.done * batch, step.total * batch, f"error {step.error:.3f}{held_out}")
+
+        try:
+            model = train_stage(
+                stage, wanted, output, hold_out=hold_out or (), resume=resume, progress=show
+            )
+        except TrainingInterrupted as stopped:
+            interrupted = stopped
+    if interrupted is None:
+        if is_first_process():
+            typer.echo(model)
+        return
+    if is_first_process():
+        typer.echo(_how_to_resume(str(interrupted), requeue_under_slurm()), err=True)
+    raise typer.Exit(128 + interrupted.signum)
+
+
+def _device_overrides(device: str) -> list[str]:
+    """Turn ``--device`` into keys of the recipe's trainer section."""
+    if device == "auto":
+        return []
+    from sclinguist_core.model.device import choose_device
+
+    chosen = choose_device(device)
+    keys = [f"trainer.accelerator={chosen.type}"]
+    return keys if chosen.index is None else [*keys, f"trainer.devices=[{chosen.index}]"]
+
+
+def _how_to_resume(message: str, requeued: bool) -> str:
+    if requeued:
+        return f"{message}; everything is saved, and SLURM starts the job again."
+    arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
+    command = shlex.join(["sclinguist-train", *arguments, "--resume"])
+    return f"{message}; everything is saved, continue with: {command}"
 
 
 def main() -> None:
     """Entry point; an `InputError` becomes one sentence and exit status 1."""
     run_app(app)
+
+
+if __name__ == "__main__":
+    main()

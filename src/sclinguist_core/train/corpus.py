@@ -12,16 +12,45 @@ import numpy as np
 import pandas as pd
 
 from sclinguist_core.data.align import AlignedRna, align_genes
-from sclinguist_core.data.preprocess import log1p_cp10k, protein_clr
+from sclinguist_core.data.gene_statistics import GeneStatistics, gene_statistics
+from sclinguist_core.data.gene_statistics import gene_universe as _gene_universe
+from sclinguist_core.data.preprocess import protein_clr
 from sclinguist_core.data.section import Section
 from sclinguist_core.errors import InputError
-from sclinguist_core.vocabulary.genes import resolve_genes
+from sclinguist_core.train.mixing import pseudo_spots
 from sclinguist_core.vocabulary.proteins import list_proteins
 
-MIN_CELLS_EXPRESSING = 20
 N_CELL_GROUPS = 12
-WHOLE_TRANSCRIPTOME = 9_000
-"""Data sets that measure at least this many of the genes define the reference expression."""
+SPOT_CELLS = (2, 15)
+"""Fewest and most cells of a pseudo-spot."""
+N_REFERENCE_SPOTS = 2_000
+"""Pseudo-spots that centre and scale of a set's spots are taken from."""
+
+__all__ = [
+    "GeneStatistics",
+    "PairedDataset",
+    "gene_statistics",
+    "gene_universe",
+    "paired_dataset",
+    "protein_universe",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Standard:
+    """Mean and standard deviation of each antibody over a set, shape (A,)."""
+
+    center: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Standard:
+        """Mean and standard deviation of the columns of (n, A); NaN = not measured."""
+        return cls(np.nanmean(values, axis=0), np.maximum(np.nanstd(values, axis=0), 1e-3))
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """Standardise (m, A)."""
+        return (values - self.center) / self.scale
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,13 +64,17 @@ class PairedDataset:
     rna
         Counts over the model's genes.
     antibodies
-        Raw counts of the antibodies that map to a protein of the model, float32, shape (n, A);
-        NaN = not measured. Isotype controls and unresolved antibodies are not among them.
+        Raw counts, float32, shape (n, A + O); NaN = not measured. First the A antibodies that map
+        to a protein of the model, then O others, which only take part in the centre of the CLR.
+        Isotype controls are not among them.
     protein
         The model's protein of each antibody, int64, shape (A,). Two antibodies may share one.
-    center, scale
-        Mean and standard deviation of the per-cell CLR over the set's cells, shape (A,): a
-        target of 1 means one standard deviation above the study's mean.
+    clr, log1p
+        Of the per-cell CLR, and of ``log1p`` counts, over the set's cells: a target of 1 means one
+        standard deviation above the study's mean.
+    spot_clr, spot_log1p
+        The same of its pseudo-spots. The logarithm of a sum is no sum of logarithms: on spots the
+        rare proteins lie higher, and all vary less.
     groups
         Coarse cell group by surface protein, int64, shape (n,): what pseudo-spots mix.
     """
@@ -50,8 +83,10 @@ class PairedDataset:
     rna: AlignedRna
     antibodies: np.ndarray
     protein: np.ndarray
-    center: np.ndarray
-    scale: np.ndarray
+    clr: Standard
+    log1p: Standard
+    spot_clr: Standard
+    spot_log1p: Standard
     groups: np.ndarray
 
     @property
@@ -59,103 +94,32 @@ class PairedDataset:
         """Number of cells."""
         return len(self.antibodies)
 
-    def targets(self, antibodies: np.ndarray) -> np.ndarray:
-        """Standardised CLR of antibody counts (any cells of this panel), shape (m, A)."""
-        return (protein_clr(antibodies) - self.center) / self.scale
+    def targets(
+        self, antibodies: np.ndarray, *, spots: bool = False, log1p: bool = False
+    ) -> np.ndarray:
+        """Standardised CLR, shape (m, A).
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GeneStatistics:
-    """What a model has to know of its genes.
-
-    Attributes
-    ----------
-    table
-        DataFrame with one row a gene: ``symbol``, ``ensembl_id``, ``reference_share`` (expression
-        in the reference transcriptome; sums to 1), ``mean`` and ``std`` of ``log1p`` CP10k.
-    """
-
-    table: pd.DataFrame
-
-    @property
-    def symbols(self) -> list[str]:
-        """Canonical symbols, length V."""
-        return self.table["symbol"].tolist()
-
-    @property
-    def share(self) -> np.ndarray:
-        """Reference expression, shape (V,)."""
-        return self.table["reference_share"].to_numpy(np.float64)
+        Parameters
+        ----------
+        antibodies
+            Counts of any cells or, with `spots`, of sums of several cells, in this panel's order,
+            shape (m, A + O).
+        spots
+            Standardise as pseudo-spots.
+        log1p
+            ``log1p`` counts, which rise with the depth of a cell, in place of the CLR.
+        """
+        n_known = len(self.protein)
+        if log1p:
+            standard = self.spot_log1p if spots else self.log1p
+            return standard(np.log1p(antibodies[:, :n_known]))
+        standard = self.spot_clr if spots else self.clr
+        return standard(protein_clr(antibodies)[:, :n_known])
 
 
 def gene_universe(sections: Sequence[Section]) -> pd.DataFrame:
-    """Genes that the sections express: columns ``symbol`` and ``ensembl_id``, sorted by symbol.
-
-    A gene enters when at least 20 cells of all sections together express it.
-    """
-    cells: dict[str, int] = {}
-    ids: dict[str, str] = {}
-    for section in sections:
-        rna = section.rna()
-        table = resolve_genes(list(rna.names), ids=None if rna.ids is None else list(rna.ids)).table
-        n_cells = np.bincount(rna.counts.indices, minlength=rna.counts.shape[1])
-        for symbol, gene_id, n in zip(table["symbol"], table["ensembl_id"], n_cells, strict=True):
-            if symbol:
-                cells[symbol] = cells.get(symbol, 0) + int(n)
-                ids.setdefault(symbol, gene_id)
-    symbols = sorted(symbol for symbol, n in cells.items() if n >= MIN_CELLS_EXPRESSING)
-    return pd.DataFrame({"symbol": symbols, "ensembl_id": [ids[s] for s in symbols]})
-
-
-def gene_statistics(genes: pd.DataFrame, aligned: Sequence[AlignedRna]) -> GeneStatistics:
-    """Compute reference expression, mean and standard deviation of each gene over data sets.
-
-    The reference comes from the sets that measure (nearly) the whole transcriptome; each counts
-    the same. Means and variances weight each set by the square root of its cells.
-    """
-    share = _reference_share(aligned, len(genes))
-    weight = np.zeros(len(genes))
-    first = np.zeros(len(genes))
-    second = np.zeros(len(genes))
-    for rna in aligned:
-        expression = rna.expression(share)
-        n_cells = _cells_measuring(rna)
-        w = np.sqrt(rna.n_obs) * (n_cells > 0)
-        total = np.asarray(expression.sum(axis=0)).ravel()
-        squares = np.asarray(expression.multiply(expression).sum(axis=0)).ravel()
-        first += w * total / np.maximum(n_cells, 1)
-        second += w * squares / np.maximum(n_cells, 1)
-        weight += w
-    weight = np.maximum(weight, 1e-12)
-    mean = first / weight
-    std = np.sqrt(np.maximum(second / weight - mean**2, 0.0))
-    table = genes.assign(reference_share=share, mean=mean, std=std)
-    return GeneStatistics(table=table)
-
-
-def _cells_measuring(rna: AlignedRna) -> np.ndarray:
-    """Cells that measured each gene, shape (V,)."""
-    per_pattern = np.bincount(rna.pattern, minlength=len(rna.measured))
-    return per_pattern @ rna.measured.astype(np.float64)
-
-
-def _reference_share(aligned: Sequence[AlignedRna], n_genes: int) -> np.ndarray:
-    total = np.zeros(n_genes)
-    weight = np.zeros(n_genes)
-    broad = [rna for rna in aligned if rna.n_measured >= WHOLE_TRANSCRIPTOME]
-    if not broad:
-        # Small corpora: the broadest set is the best reference at hand.
-        broad = [max(aligned, key=lambda rna: rna.n_measured)]
-    for rna in broad:
-        fraction = log1p_cp10k(rna.counts)
-        fraction.data = np.expm1(fraction.data)
-        measured = _cells_measuring(rna)
-        total += np.asarray(fraction.sum(axis=0)).ravel() / np.maximum(measured, 1)
-        weight += measured > 0
-    share = np.divide(total, weight, out=np.zeros(n_genes), where=weight > 0)
-    # Genes outside every reference set count little but not nothing.
-    share = np.maximum(share, share[share > 0].min())
-    return share / share.sum()
+    """Genes that the sections express; see `sclinguist_core.data.gene_statistics.gene_universe`."""
+    return _gene_universe([section.rna() for section in sections])
 
 
 def protein_universe(sections: Sequence[Section]) -> pd.DataFrame:
@@ -199,16 +163,25 @@ def paired_dataset(
             f"{section.name}: expected at least two known antibodies, found {len(columns)}; "
             "see `sclinguist proteins resolve`"
         )
-    values = np.asarray(counts[[antibody for antibody, _ in columns]], np.float32)
-    clr = protein_clr(values)
+    known = [antibody for antibody, _ in columns]
+    others = [name for name in panel.index[~panel["isotype"].to_numpy(bool)] if name not in known]
+    values = np.asarray(counts[known + others], np.float32)
+    clr = protein_clr(values)[:, : len(known)]
+    groups = _cell_groups(np.nan_to_num(clr))
+    rng = np.random.default_rng(0)
+    mix = pseudo_spots(np.arange(len(values)), groups, N_REFERENCE_SPOTS, SPOT_CELLS, rng)
+    spots = mix @ values
+    n_known = len(known)
     return PairedDataset(
         name=section.name,
         rna=align_genes(section.rna(), genes, source=section.name),
         antibodies=values,
         protein=np.array([index for _, index in columns], np.int64),
-        center=np.nanmean(clr, axis=0),
-        scale=np.maximum(np.nanstd(clr, axis=0), 1e-3),
-        groups=_cell_groups(np.nan_to_num(clr)),
+        clr=Standard.of(clr),
+        log1p=Standard.of(np.log1p(values[:, :n_known])),
+        spot_clr=Standard.of(protein_clr(spots)[:, :n_known]),
+        spot_log1p=Standard.of(np.log1p(spots[:, :n_known])),
+        groups=groups,
     )
 
 

@@ -1,58 +1,225 @@
-"""Training stages: from files to a checkpoint."""
+"""Training stages: from files to a checkpoint.
+
+1. ``pretrain_rna`` and ``pretrain_protein`` learn from one modality alone, by hiding parts of it.
+2. ``post_pretrain`` learns proteins from paired cells, from scratch or from stage 1.
+
+Each takes a recipe, trains with `sclinguist_core.train.trainer`, and returns a checkpoint.
+"""
 
 from __future__ import annotations
 
 import logging
-import platform
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
+import pandas as pd
 import torch
 
-import sclinguist_core
-from sclinguist_core.data.align import align_genes
-from sclinguist_core.data.readers import open_section
+from sclinguist_core.data.align import AlignedRna, align_genes
 from sclinguist_core.data.section import Section
 from sclinguist_core.errors import InputError
-from sclinguist_core.model.checkpoint import Checkpoint, CheckpointInfo, build_translator
+from sclinguist_core.model.checkpoint import (
+    Checkpoint,
+    CheckpointInfo,
+    build_translator,
+    save_checkpoint,
+)
+from sclinguist_core.model.config import TranslatorConfig
+from sclinguist_core.train.components import fit_components
 from sclinguist_core.train.corpus import (
+    GeneStatistics,
     gene_statistics,
     gene_universe,
     paired_dataset,
     protein_universe,
 )
-from sclinguist_core.train.fit import Step, fit
+from sclinguist_core.train.fit import FitConfig, Step
+from sclinguist_core.train.handover import initialise
+from sclinguist_core.train.provenance import versions
 from sclinguist_core.train.recipe import Recipe
+from sclinguist_core.train.sources import DataEntry, open_entry
+from sclinguist_core.train.trainer import TrainingResult, run_objective, run_training
+from sclinguist_core.vocabulary.genes import gene_table
+
+if TYPE_CHECKING:
+    from sclinguist_core.model.translator import Translator
+    from sclinguist_core.train.callbacks import Best
+    from sclinguist_core.train.chunks import ChunkSource
+    from sclinguist_core.train.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
+Progress = Callable[[Step], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingSections:
+    """What a recipe names, opened, less what is held out; empty where a stage has no use for it."""
+
+    paired: list[Section]
+    rna: list[Section]
+    protein: list[Section]
+    validate: list[Section]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the data sets whose cells are trained on."""
+        sections = (*self.paired, *self.rna, *self.protein)
+        # Batches of one data set are called set/batch.
+        return tuple(dict.fromkeys(section.name.partition("/")[0] for section in sections))
+
 
 def open_training_sections(
-    recipe: Recipe, hold_out: Sequence[str] = ()
-) -> tuple[list[Section], list[Section]]:
-    """Open the recipe's paired and RNA-only sections, less those held out by name.
+    recipe: Recipe, hold_out: Sequence[str] = (), *, unpaired: Sequence[str] = ("rna",)
+) -> TrainingSections:
+    """Open the recipe's data sets, less those held out by name and what holds the same cells.
+
+    Parameters
+    ----------
+    recipe
+        Names the data sets.
+    hold_out
+        Names to leave out, beside those of the recipe.
+    unpaired
+        Lists to open beside the paired sets: ``rna``, ``protein``.
 
     Raises
     ------
     InputError
-        If a held-out name is not in the recipe, or nothing is left to train on.
+        If a held-out name is not in the recipe.
     """
-    paired = [open_section(path) for path in recipe.paired]
-    names = [section.name for section in paired]
+    hold_out = (*recipe.hold_out, *hold_out)
+    names = [entry.name for entry in (*recipe.paired, *recipe.rna, *recipe.protein)]
     for name in hold_out:
         if name not in names:
             raise InputError(
                 f"hold-out {name!r}: not in the recipe, expected one of {', '.join(names)}."
             )
-    paired = [section for section in paired if section.name not in hold_out]
-    if not paired:
-        raise InputError("hold-out: every paired data set is held out; leave one to train on.")
-    return paired, [open_section(path) for path in recipe.rna]
+    gone = [*hold_out, *(entry.name for entry in recipe.validate)]
+    return TrainingSections(
+        paired=_open(recipe.paired, gone),
+        rna=_open(recipe.rna, gone) if "rna" in unpaired else [],
+        protein=_open(recipe.protein, gone) if "protein" in unpaired else [],
+        validate=_open(recipe.validate, ()),
+    )
+
+
+def _open(entries: Sequence[DataEntry], hold_out: Sequence[str]) -> list[Section]:
+    sections = []
+    for entry in entries:
+        is_out, batches = entry.left_out_with(hold_out)
+        if not is_out:
+            kept = {f"{entry.name}/{batch}" for batch in batches}
+            sections += [section for section in open_entry(entry) if section.name not in kept]
+    return sections
+
+
+def pretrain_rna(
+    recipe: Recipe,
+    *,
+    hold_out: Sequence[str] = (),
+    run: RunFolder | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Checkpoint:
+    """Stage 1, RNA: learn to predict hidden genes; parameters as of `post_pretrain`.
+
+    The RNA of paired data sets is learned from as well. The network has the proteins of these sets
+    already, untrained.
+    """
+    from sclinguist_core.train.heldout import N_CHUNKS, HeldOutLoss
+    from sclinguist_core.train.masked_rna import RnaChunks, RnaObjective
+
+    sections = open_training_sections(recipe, hold_out)
+    if not (sections.rna or sections.paired):
+        raise InputError("pretrain-rna: no data set with RNA, expected some in rna or paired.")
+    statistics, aligned = _genes([*sections.paired, *sections.rna])
+    proteins = protein_universe([s for s in sections.paired if s.has_protein])
+    config = replace(recipe.translator, gene_output=True)
+    model = _network(recipe, config, statistics.table, proteins)
+    share = statistics.share
+    fit_components(model, aligned, share)
+    fixed = replace(recipe.fit, sets_per_step=N_CHUNKS)
+    held_out: dict[str, ChunkSource] = {
+        section.name: RnaChunks(
+            [align_genes(section.rna(), statistics.symbols, source=section.name)],
+            share, fixed, replace(recipe.augmentation, gene_dropout=0, thinning=0), recipe.masking,
+        )
+        for section in sections.validate
+    }  # fmt: skip
+    finish = _Finish(
+        recipe, config, statistics.table, proteins, sections.names, "pretrain-rna", run
+    )
+    result = run_objective(
+        RnaObjective(model, recipe.masking),
+        RnaChunks(aligned, share, recipe.fit, recipe.augmentation, recipe.masking),
+        recipe.fit,
+        recipe.trainer,
+        validation=HeldOutLoss(held_out) if held_out else None,
+        run=run, resume=resume, progress=progress, on_best=finish.best,
+    )  # fmt: skip
+    return finish(result, sum(rna.n_obs for rna in aligned))
+
+
+def pretrain_protein(
+    recipe: Recipe,
+    *,
+    hold_out: Sequence[str] = (),
+    run: RunFolder | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Checkpoint:
+    """Stage 1, protein: learn to predict hidden proteins; parameters as of `post_pretrain`.
+
+    The proteins of paired data sets are learned from as well. Genes of the network are those that
+    code for its proteins.
+    """
+    from sclinguist_core.train.heldout import N_CHUNKS, HeldOutLoss
+    from sclinguist_core.train.masked_protein import (
+        ProteinChunks,
+        ProteinObjective,
+        protein_dataset,
+    )
+
+    sections = open_training_sections(recipe, hold_out, unpaired=("protein",))
+    measured = [*sections.protein, *sections.paired]
+    if not measured:
+        raise InputError(
+            "pretrain-protein: no data set with proteins, expected some in protein or paired."
+        )
+    proteins = protein_universe(measured)
+    genes = _coding_genes(proteins)
+    names = proteins["name"].tolist()
+    datasets = [protein_dataset(section, names) for section in measured]
+    config = replace(recipe.translator, protein_input=True, n_components=0, log_output=False)
+    model = _network(recipe, config, genes, proteins)
+    fixed = replace(recipe.fit, sets_per_step=N_CHUNKS)
+    held_out: dict[str, ChunkSource] = {
+        section.name: ProteinChunks([protein_dataset(section, names)], fixed, recipe.masking)
+        for section in sections.validate
+    }
+    finish = _Finish(recipe, config, genes, proteins, sections.names, "pretrain-protein", run)
+    result = run_objective(
+        ProteinObjective(model, recipe.fit.scale_weight),
+        ProteinChunks(datasets, recipe.fit, recipe.masking),
+        recipe.fit,
+        recipe.trainer,
+        validation=HeldOutLoss(held_out) if held_out else None,
+        run=run, resume=resume, progress=progress, on_best=finish.best,
+    )  # fmt: skip
+    return finish(result, sum(dataset.n_obs for dataset in datasets))
 
 
 def post_pretrain(
-    recipe: Recipe, *, hold_out: Sequence[str] = (), device: str = "cpu"
-) -> Generator[Step, None, Checkpoint]:
-    """Stage 2: learn proteins from paired cells; yields steps, returns the checkpoint.
+    recipe: Recipe,
+    *,
+    hold_out: Sequence[str] = (),
+    run: RunFolder | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Checkpoint:
+    """Stage 2: learn proteins from paired cells.
 
     Genes, their statistics and the protein panel come from the training sets alone: a set that
     is held out leaves no trace.
@@ -62,49 +229,159 @@ def post_pretrain(
     recipe
         What to train on and how.
     hold_out
-        Names of paired sets that are left out.
-    device
-        Torch device.
+        Names of data sets that are left out, beside those of the recipe.
+    run
+        Folder that keeps state, metrics and the best model, so that the run can be continued.
+    resume
+        Continue the run of the folder, if it was begun.
+    progress
+        Called with every report.
+
+    Raises
+    ------
+    InputError
+        If data or recipe cannot be used.
+    TrainingInterrupted
+        If a signal ended the run early.
     """
-    paired, rna_only = open_training_sections(recipe, hold_out)
-    genes = gene_universe([*paired, *rna_only])
-    symbols = genes["symbol"].tolist()
-    proteins = protein_universe(paired)
-    datasets = [paired_dataset(section, symbols, proteins["name"].tolist()) for section in paired]
-    others = [align_genes(section.rna(), symbols, source=section.name) for section in rna_only]
-    statistics = gene_statistics(genes, [*(d.rna for d in datasets), *others])
-    torch.manual_seed(recipe.fit.seed)
-    model = build_translator(recipe.model, statistics.table, proteins).to(device)
-    n_parameters = sum(p.numel() for p in model.parameters())
-    logger.info(
-        "%d cells of %d sets, %d genes, %d proteins, %d parameters",
-        sum(d.n_obs for d in datasets), len(datasets), len(genes), len(proteins), n_parameters,
+    sections = open_training_sections(recipe, hold_out)
+    if not sections.paired:
+        raise InputError(
+            "paired: no data set is left to train on, expected at least one; give one in the "
+            "recipe, or hold out fewer."
+        )
+    if recipe.architecture == "hyena":
+        from sclinguist_core.train.hyena_stage import post_pretrain_hyena
+
+        return post_pretrain_hyena(recipe, sections, run=run, resume=resume, progress=progress)
+    statistics, aligned = _genes([*sections.paired, *sections.rna])
+    proteins = protein_universe(sections.paired)
+    names = proteins["name"].tolist()
+    datasets = [paired_dataset(s, statistics.symbols, names) for s in sections.paired]
+    held_out = [paired_dataset(s, statistics.symbols, names) for s in sections.validate]
+    model = _network(recipe, recipe.translator, statistics.table, proteins)
+    fit_components(model, aligned, statistics.share, datasets)
+    trained_on = tuple(dict.fromkeys(section.name.partition("/")[0] for section in sections.paired))
+    finish = _Finish(
+        recipe, recipe.translator, statistics.table, proteins, trained_on, "post-pretrain", run
+    )
+    result = run_training(
+        model,
+        datasets,
+        statistics.share,
+        recipe.fit,
+        recipe.augmentation,
+        recipe.trainer,
+        held_out=held_out,
+        run=run, resume=resume, progress=progress, on_best=finish.best,
     )  # fmt: skip
-    yield from fit(model, datasets, statistics.share, recipe.fit, recipe.augmentation)
-    names = tuple(dataset.name for dataset in datasets)
-    info = CheckpointInfo(
-        name=recipe.name,
-        model=recipe.model,
-        training_datasets=names,
-        created_with={
-            "napari-sclinguist": sclinguist_core.__version__,
-            "torch": str(torch.__version__),
-            "python": platform.python_version(),
-        },
-    )
-    return Checkpoint(
-        model=model.cpu(),
-        info=info,
-        genes=statistics.table,
-        proteins=proteins,
-        card=_card(info, sum(d.n_obs for d in datasets), len(genes), len(proteins)),
+    return finish(result, sum(d.n_obs for d in datasets))
+
+
+def _genes(sections: Sequence[Section]) -> tuple[GeneStatistics, list[AlignedRna]]:
+    """Genes of some sections, their statistics, and the sections' counts on them."""
+    genes = gene_universe(sections)
+    symbols = genes["symbol"].tolist()
+    aligned = [align_genes(section.rna(), symbols, source=section.name) for section in sections]
+    return gene_statistics(genes, aligned), aligned
+
+
+def _coding_genes(proteins: pd.DataFrame) -> pd.DataFrame:
+    """Genes that code for the proteins, without statistics: there is no RNA to take them from."""
+    symbols = sorted({gene for coding in proteins["genes"] for gene in coding.split(";") if gene})
+    known = gene_table()
+    ids = known["ensembl_id"].reindex(symbols).fillna("")
+    return pd.DataFrame(
+        {
+            "symbol": symbols,
+            "ensembl_id": ids.to_numpy(),
+            "reference_share": 1.0 / max(len(symbols), 1),
+            "mean": 0.0,
+            "std": 1.0,
+        }
     )
 
 
-def _card(info: CheckpointInfo, n_cells: int, n_genes: int, n_proteins: int) -> str:
+def _network(
+    recipe: Recipe, config: TranslatorConfig, genes: pd.DataFrame, proteins: pd.DataFrame
+) -> Translator:
+    torch.manual_seed(recipe.fit.seed)
+    model = build_translator(config, genes, proteins)
+    if recipe.init:
+        initialise(model, genes["symbol"].tolist(), proteins["name"].tolist(), recipe.init)
+    logger.info(
+        "%d genes, %d proteins, %d parameters",
+        len(genes), len(proteins), sum(p.numel() for p in model.parameters()),
+    )  # fmt: skip
+    return model
+
+
+class _Finish:
+    """Make a checkpoint of a network: the best so far, and the final one."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        config: TranslatorConfig,
+        genes: pd.DataFrame,
+        proteins: pd.DataFrame,
+        trained_on: tuple[str, ...],
+        stage: str,
+        run: RunFolder | None,
+    ) -> None:
+        self.genes, self.proteins, self.run = genes, proteins, run
+        self.fit = recipe.fit
+        self.info = CheckpointInfo(
+            name=recipe.name,
+            model=config,
+            stage=stage,
+            training_datasets=trained_on,
+            created_with={
+                name: version
+                for name, version in versions().items()
+                if name in ("napari-sclinguist", "torch", "python")
+            },
+        )
+
+    def best(self, best: Best) -> None:
+        """Write the best weights so far to the run folder."""
+        if self.run is None:
+            return
+        note = f"Best held-out score so far: {best.score:.4f} at step {best.step}.\n"
+        save_checkpoint(self._checkpoint(best.weights, note), self.run.best_path)
+
+    def __call__(self, result: TrainingResult, n_cells: int) -> Checkpoint:
+        """Make the final checkpoint."""
+        note = f"Trained on {n_cells:,} cells of {', '.join(self.info.training_datasets)}"
+        note += f", {result.kept_step:,} steps of {batch_note(self.fit)}.\n"
+        if result.score is not None:
+            note += f"\nHeld-out score: {result.score:.4f} ({', '.join(result.scores)}).\n"
+        return self._checkpoint(result.weights, note)
+
+    def _checkpoint(self, weights: dict[str, torch.Tensor], note: str) -> Checkpoint:
+        # A network of its own: the one in training may be compiled, or spread over devices.
+        model = build_translator(self.info.model, self.genes, self.proteins).eval()
+        model.load_state_dict(weights, strict=True)
+        return Checkpoint(
+            model=model,
+            info=self.info,
+            genes=self.genes,
+            proteins=self.proteins,
+            card=_card(self.info, len(self.genes), len(self.proteins), note),
+        )
+
+
+def batch_note(fit: FitConfig) -> str:
+    """Global batch in words."""
+    return f"{fit.sets_per_step} x {fit.batch_size} rows"
+
+
+def _card(info: CheckpointInfo, n_genes: int, n_proteins: int, note: str) -> str:
+    what = {
+        "pretrain-rna": "Pretrained on RNA alone: a start for stage 2, not a predictor of protein",
+        "pretrain-protein": "Pretrained on protein alone: a start for stage 2, not a predictor",
+    }.get(info.stage, "A translator from RNA to surface protein")
     return (
-        f"# {info.name}\n\n"
-        f"A translator from RNA to surface protein: {n_genes:,} genes in, {n_proteins} proteins "
-        f"out.\n\nTrained on {n_cells:,} paired cells of {', '.join(info.training_datasets)}.\n\n"
+        f"# {info.name}\n\n{what}: {n_genes:,} genes in, {n_proteins} proteins out.\n\n{note}\n"
         f"Unit of the predictions: {info.unit}.\n"
     )

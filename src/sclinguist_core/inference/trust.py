@@ -1,0 +1,226 @@
+"""What a section itself tells about how far its predictions can be trusted.
+
+No measured protein is needed: a prediction that changes when half of the reads are taken away rests
+on noise, and one that does not vary over the section says nothing about it.
+
+Shapes: n rows, P proteins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from sclinguist_core.data.align import AlignedRna
+from sclinguist_core.model.calibration import ContextCalibration, fisher, implied_r
+
+DEFAULT_INTERVAL = 1.645
+"""Half-width of a 90 % interval in predicted standard deviations, where nothing was calibrated."""
+
+SAMPLE_ROWS = 400
+"""Rows on which reliability is measured."""
+MIN_ROWS = 50
+"""A section with fewer rows tells nothing about itself; the reference's figures stand then."""
+SPOT_UNIT = "SD of reference spots (CLR)"
+"""Spots are mixtures: they differ less than cells do, and around another average."""
+STRANGE = 0.99
+"""Rows beyond this out-of-distribution score are counted in a warning."""
+
+Run = Callable[[AlignedRna], tuple[np.ndarray, np.ndarray]]
+"""Mean and standard deviation of the network for aligned rows, each shape (n, P)."""
+
+
+def sample_rows(n_rows: int) -> np.ndarray:
+    """Evenly spaced rows, at most `SAMPLE_ROWS`: the same in every run."""
+    return np.unique(np.linspace(0, n_rows - 1, min(n_rows, SAMPLE_ROWS)).astype(np.int64))
+
+
+def halves(aligned: AlignedRna, *, seed: int = 0) -> tuple[AlignedRna, AlignedRna]:
+    """Deal the reads of every row at random into two rows of half the depth."""
+    rng = np.random.default_rng(seed)
+    counts = aligned.counts
+    first = counts.copy()
+    first.data = rng.binomial(np.rint(counts.data).astype(np.int64), 0.5).astype(np.float32)
+    second = sparse.csr_matrix(counts - first)
+    parts = []
+    for half in (first, second):
+        half.eliminate_zeros()
+        half.sort_indices()
+        parts.append(replace(aligned, counts=half))
+    return parts[0], parts[1]
+
+
+def column_correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Pearson correlation of columns over the rows that are finite in both, shape (P,).
+
+    NaN where a side is constant or fewer than three rows are left.
+    """
+    both = np.isfinite(x) & np.isfinite(y)
+    n = both.sum(axis=0)
+    count = np.maximum(n, 1)
+    x, y = np.where(both, x, 0.0).astype(np.float64), np.where(both, y, 0.0).astype(np.float64)
+    x = np.where(both, x - x.sum(axis=0) / count, 0.0)
+    y = np.where(both, y - y.sum(axis=0) / count, 0.0)
+    norm = np.sqrt((x * x).sum(axis=0) * (y * y).sum(axis=0))
+    defined = (norm > 1e-9) & (n > 2)
+    return np.divide((x * y).sum(axis=0), norm, out=np.full(len(n), np.nan), where=defined)
+
+
+def reliability(aligned: AlignedRna, run: Run) -> np.ndarray:
+    """Fisher z of the correlation between predictions from two halves of the reads, shape (P,)."""
+    first, second = halves(aligned)
+    return fisher(column_correlation(run(first)[0], run(second)[0]))
+
+
+def spread_and_implied(mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Spread of predictions over the rows, and Fisher z of the correlation implied, shape (P,)."""
+    known = np.isfinite(mean).all(axis=1)
+    if not known.any():
+        nothing = np.full(mean.shape[1], np.nan)
+        return nothing, nothing
+    spread = mean[known].std(axis=0, dtype=np.float64)
+    error = np.sqrt(np.mean(std[known].astype(np.float64) ** 2, axis=0))
+    return spread, fisher(implied_r(spread, error))
+
+
+def strange_rows_warning(score: np.ndarray, noun: str) -> str | None:
+    """Sentence for a section with many rows unlike the training data; None where there are few."""
+    known = score[np.isfinite(score)]
+    if not len(known):
+        return None
+    share = float((known > STRANGE).mean())
+    if share <= 0.1:
+        return None
+    return (
+        f"{share:.0%} of the {noun} are stranger to the model than {STRANGE:.0%} of its training "
+        "data (obs['sclinguist_ood']): trust its values there less."
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Judged:
+    """Calibrated predictions of a section, and how far to trust them.
+
+    Attributes
+    ----------
+    mean, std, low, high
+        Prediction, standard deviation of its error, 90 % interval; float32, shape (n, P).
+    labels
+        Trust label of each protein in this section; None where nothing is known.
+    expected_r
+        Correlation to be expected of each protein, shape (P,); None where nothing is known.
+    unit
+        Unit of the values where it is not the network's own.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    labels: list[str] | None = None
+    expected_r: np.ndarray | None = None
+    unit: str | None = None
+
+
+def judge(
+    calibration: ContextCalibration, mean: np.ndarray, std: np.ndarray, seen: np.ndarray | None
+) -> Judged:
+    """Calibrate predictions, and label the proteins by what the section shows.
+
+    Parameters
+    ----------
+    calibration
+        Of the P proteins, for the section's context.
+    mean, std
+        Of the network, shape (n, P).
+    seen
+        `reliability` in this section, shape (P,); None when it has too few rows to tell. Labels
+        are then those of the reference.
+    """
+    if seen is None:
+        expected_r, spread = calibration.expected_r(), None
+    else:
+        spread, implied = spread_and_implied(mean, std)
+        expected_r = calibration.expected_r(implied, seen, spread)
+    value, error, low, high = calibration.apply(mean, std, expected_r)
+    return Judged(
+        mean=value,
+        std=error,
+        low=low,
+        high=high,
+        labels=calibration.labels(expected_r, spread),
+        expected_r=expected_r,
+        unit=SPOT_UNIT if calibration.offset.any() else None,
+    )
+
+
+def with_fine_tuning(
+    judged: Judged, table: pd.DataFrame, mean: np.ndarray, std: np.ndarray, context: str
+) -> Judged:
+    """Judge fine-tuned proteins by the cross-validation of fine-tuning instead.
+
+    Parameters
+    ----------
+    judged
+        By the calibration of the model that was fine-tuned.
+    table
+        Rows of ``proteins.tsv`` for the P proteins. Fine-tuned are those whose column
+        ``fine_tuned`` names a context, ``cells`` or ``spots``; in the other context their trust
+        is untested.
+    mean, std
+        Of the network, shape (n, P).
+    context
+        What the rows are.
+    """
+    if "fine_tuned" not in table:
+        return judged
+    tuned = table["fine_tuned"].isin(("cells", "spots")).to_numpy()
+    own = uncalibrated(table, mean, std)
+    labels, expected_r = judged.labels, judged.expected_r
+    if labels is not None:
+        found = zip(tuned, table["fine_tuned"], table["trust"].astype(str), labels, strict=True)
+        labels = [
+            (label if where == context else "untested") if is_tuned else former
+            for is_tuned, where, label, former in found
+        ]
+    if expected_r is not None:
+        cross_validated = pd.to_numeric(table["heldout_r"], errors="coerce").to_numpy(np.float64)
+        expected_r = np.where(tuned, np.maximum(cross_validated, 0.0), expected_r)
+    return Judged(
+        mean=np.where(tuned, own.mean, judged.mean),
+        std=np.where(tuned, (own.high - own.low) / (2 * DEFAULT_INTERVAL), judged.std),
+        low=np.where(tuned, own.low, judged.low),
+        high=np.where(tuned, own.high, judged.high),
+        labels=labels,
+        expected_r=expected_r,
+    )
+
+
+def uncalibrated(
+    table: pd.DataFrame, mean: np.ndarray, std: np.ndarray, context: str = "cells"
+) -> Judged:
+    """Use what ``proteins.tsv`` says where a checkpoint has no ``calibration.json``.
+
+    Columns ``slope``, ``interval`` (half-width in predicted standard deviations), and
+    ``trust_cells``, ``trust_spots`` or ``trust``; each may be absent.
+    """
+    value = mean
+    if "slope" in table:
+        # On unseen data predictions are too bold; the slope was measured there.
+        value = mean * table["slope"].to_numpy(np.float32)
+    half_width = np.full(len(table), DEFAULT_INTERVAL, np.float32)
+    if "interval" in table:
+        half_width = table["interval"].to_numpy(np.float32)
+    reach = std * half_width
+    label = next((name for name in (f"trust_{context}", "trust") if name in table), None)
+    return Judged(
+        mean=value,
+        std=std,
+        low=value - reach,
+        high=value + reach,
+        labels=None if label is None else table[label].astype(str).tolist(),
+    )

@@ -1,0 +1,171 @@
+"""How strange a cell or spot is to a model: an out-of-distribution score from its reads.
+
+A row's reads are explained as a mixture of expression profiles of the training cells; what the best
+mixture leaves unexplained is its *surprise*: the mean negative log-likelihood of a read, less what
+rows of that very mixture have on average,
+
+    - sum_g q_g log m_g  +  sum_g m_g log m_g,        m = sum_k w_k profile_k,
+
+with q the row's share of reads in each gene and the weights w fitted to the row by
+expectation-maximisation (the mixture of unigrams, Hofmann 1999). It is a mean over reads, so depth
+does not move it; profiles are renormalised over the measured genes, so a small panel does not; a
+spot of many cells is a mixture as good as a cell. Tissue and species that were not in training
+read genes that no profile has.
+
+The score is the share of training rows (cells and pseudo-spots, thinned and with genes removed)
+that are less surprising: 0.95 means stranger than 95 % of what the model was trained on.
+
+Shapes: n rows, V genes, K profiles, N genes that a row reads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse
+
+from sclinguist_core.errors import InputError
+
+FILE = "familiarity.safetensors"
+MIN_READS = 20
+"""Rows with fewer counted reads get no score (NaN)."""
+_STEPS = 10
+_CHUNK_ROWS = 256
+_TINY = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Familiarity:
+    """What the out-of-distribution score has to know of the training data.
+
+    Attributes
+    ----------
+    profiles
+        Share of reads in each gene for every profile, float32, shape (K, V); rows sum to 1. A gene
+        that is 0 in all of them is not counted (ribosomal, mitochondrial, haemoglobin: how much of
+        them is read depends on the preparation more than on the cell).
+    levels
+        Surprise of the training rows at evenly spaced quantiles from 0 to 1, ascending, in nats
+        a read.
+    """
+
+    profiles: np.ndarray
+    levels: np.ndarray
+
+    def score(
+        self, counts: sparse.csr_matrix, measured: np.ndarray, pattern: np.ndarray
+    ) -> np.ndarray:
+        """Share of training rows that are less strange than each row.
+
+        Parameters
+        ----------
+        counts
+            Raw counts over the model's genes, CSR, shape (n, V).
+        measured
+            Which genes were measured, bool, one row a measurement pattern, shape (M, V).
+        pattern
+            Row of `measured` for each row of `counts`, shape (n,).
+
+        Returns
+        -------
+        float32, shape (n,), from 0 to 1; NaN for rows with fewer than 20 counted reads.
+        """
+        values = surprise(self.profiles, counts, measured, pattern)
+        quantile = np.linspace(0.0, 1.0, len(self.levels))
+        scored = np.interp(values, self.levels, quantile)
+        return np.where(np.isfinite(values), scored, np.nan).astype(np.float32)
+
+    def save(self, folder: Path) -> None:
+        """Write ``familiarity.safetensors`` (log shares as float16, -inf where not counted)."""
+        from safetensors.numpy import save_file
+
+        with np.errstate(divide="ignore"):
+            log_profiles = np.log(self.profiles).astype(np.float16)
+        save_file(
+            {"log_profiles": log_profiles, "levels": self.levels.astype(np.float32)}, folder / FILE
+        )
+
+
+def read_familiarity(folder: Path, n_genes: int) -> Familiarity | None:
+    """Read ``familiarity.safetensors`` of a checkpoint folder; None where there is none.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged or does not fit the model's genes.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path}: expected safetensors, found a damaged or foreign file ({error}); install or "
+            "train the checkpoint again"
+        ) from error
+    log_profiles, levels = tensors.get("log_profiles"), tensors.get("levels")
+    if log_profiles is None or levels is None or log_profiles.shape[1:] != (n_genes,):
+        raise InputError(
+            f"{path}: expected log_profiles over {n_genes} genes and levels, found "
+            f"{ {name: tensor.shape for name, tensor in tensors.items()} }; install or train the "
+            "checkpoint again"
+        )
+    profiles = np.exp(log_profiles.astype(np.float32))
+    return Familiarity(
+        profiles=profiles / profiles.sum(axis=1, keepdims=True),
+        levels=np.maximum.accumulate(levels.astype(np.float64)),
+    )
+
+
+def surprise(
+    profiles: np.ndarray, counts: sparse.csr_matrix, measured: np.ndarray, pattern: np.ndarray
+) -> np.ndarray:
+    """Unexplained log-likelihood a read of every row, float64, shape (n,); see the module.
+
+    Arguments are those of `Familiarity.score`; NaN for rows with fewer than 20 counted reads.
+    """
+    result = np.full(counts.shape[0], np.nan)
+    counted = profiles.any(axis=0)
+    for index in np.unique(pattern):
+        genes = np.flatnonzero(measured[index] & counted)
+        if not len(genes):
+            continue
+        panel = profiles[:, genes].astype(np.float32)
+        panel /= panel.sum(axis=1, keepdims=True)
+        rows = np.flatnonzero(pattern == index)
+        reads = sparse.csr_matrix(counts[rows][:, genes], dtype=np.float32)
+        reads.eliminate_zeros()
+        enough = np.asarray(reads.sum(axis=1)).ravel() >= MIN_READS
+        rows, reads = rows[enough], reads[enough]
+        result[rows] = _excess(panel, reads)
+    return result
+
+
+def _excess(panel: np.ndarray, reads: sparse.csr_matrix) -> np.ndarray:
+    """Surprise of rows that all have reads, on profiles of just the measured genes."""
+    genes_VK = np.ascontiguousarray(panel.T)
+    weights = np.empty((reads.shape[0], len(panel)), np.float32)
+    cross = np.empty(reads.shape[0])
+    # Row by row: a row's profiles stay in the cache over all steps.
+    for row, (start, stop) in enumerate(pairwise(reads.indptr)):
+        share_N = reads.data[start:stop] / reads.data[start:stop].sum()
+        likelihood_NK = genes_VK[reads.indices[start:stop]]
+        w = np.full(len(panel), 1.0 / len(panel), np.float32)
+        for _ in range(_STEPS):
+            w *= (share_N / np.maximum(likelihood_NK @ w, _TINY)) @ likelihood_NK
+            w /= w.sum()
+        weights[row] = w
+        cross[row] = -(share_N @ np.log(np.maximum(likelihood_NK @ w, _TINY)))
+    entropy = np.empty_like(cross)
+    for start in range(0, len(cross), _CHUNK_ROWS):
+        mixture = weights[start : start + _CHUNK_ROWS] @ panel
+        mixture *= np.log(np.maximum(mixture, _TINY))
+        entropy[start : start + _CHUNK_ROWS] = -mixture.sum(axis=1)
+    return cross - entropy

@@ -1,0 +1,154 @@
+"""Training state on disk: one safetensors file, no pickle, whole or not there.
+
+Lightning's own checkpoints are pickles, which can run code when they are read. This plugin writes
+the same nested state as tensors (safetensors) and everything else as JSON in the header of the same
+file, so that one rename makes it whole. What is neither tensor nor plain value is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pytorch_lightning.plugins.io import CheckpointIO
+from torch import Tensor
+
+from sclinguist_core.errors import InputError
+from sclinguist_core.files import replacing
+
+_KEY = "state"
+_TENSOR, _TUPLE, _PAIRS = "__tensor__", "__tuple__", "__pairs__"
+
+
+def encode(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """Turn nested state into what JSON holds; tensors go to `tensors` under running numbers.
+
+    Floats survive bit for bit: JSON holds their shortest exact decimal form.
+
+    Raises
+    ------
+    TypeError
+        For anything that is not a tensor, mapping, list, tuple, set of plain values, text, number,
+        truth value or None.
+    """
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        # A copy: safetensors refuses tensors that share memory.
+        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+        return {_TENSOR: name}
+    # By exact type: numpy's float64 is a float, and numpy's own repr is not JSON.
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, np.generic):
+        return encode(value.item(), tensors)
+    if isinstance(value, Mapping):
+        if all(type(key) is str and not key.startswith("__") for key in value):
+            return {key: encode(item, tensors) for key, item in value.items()}
+        return {_PAIRS: [[encode(k, tensors), encode(v, tensors)] for k, v in value.items()]}
+    if isinstance(value, list):
+        return [encode(item, tensors) for item in value]
+    if isinstance(value, tuple):
+        return {_TUPLE: [encode(item, tensors) for item in value]}
+    raise TypeError(f"training state: cannot store {type(value).__name__} without a pickle")
+
+
+def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Reverse `encode`."""
+    if isinstance(value, list):
+        return [decode(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if _TENSOR in value:
+        return tensors[value[_TENSOR]]
+    if _TUPLE in value:
+        return tuple(decode(item, tensors) for item in value[_TUPLE])
+    if _PAIRS in value:
+        return {decode(k, tensors): decode(v, tensors) for k, v in value[_PAIRS]}
+    return {key: decode(item, tensors) for key, item in value.items()}
+
+
+def write_state(state: Mapping[str, Any], path: Path) -> None:
+    """Write nested state; an interrupt, even SIGKILL, leaves the older file as it was."""
+    from safetensors.torch import save_file
+
+    tensors: dict[str, Tensor] = {}
+    text = json.dumps(encode(state, tensors))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={_KEY: text})
+        # On disk before it has the name: after a power cut too the name stands for a whole file.
+        handle = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Read what `write_state` wrote.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, or of another kind (a pickle, for one).
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = file.metadata()[_KEY]
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        state: dict[str, Any] = decode(json.loads(text), tensors)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise _not_a_state(path, error) from error
+    return state
+
+
+def state_step(path: Path) -> int:
+    """Read how many steps a saved state has done, without reading its tensors.
+
+    Raises
+    ------
+    InputError
+        If the file is not training state of this package.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return int(json.loads(file.metadata()[_KEY])["sclinguist"]["step"])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise _not_a_state(path, error) from error
+
+
+def _not_a_state(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path}: expected training state (safetensors), found none or a damaged file ({error}); "
+        "delete it and train from the start."
+    )
+
+
+class SafeCheckpointIO(CheckpointIO):
+    """Lightning plugin: checkpoints as safetensors and JSON, never a pickle."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Write a checkpoint; `storage_options` are not supported."""
+        if storage_options is not None:
+            raise TypeError("storage_options are not supported")
+        write_state(checkpoint, Path(path))
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint to the CPU."""
+        return read_state(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Delete a checkpoint if it is there."""
+        Path(path).unlink(missing_ok=True)

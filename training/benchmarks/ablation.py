@@ -1,0 +1,93 @@
+"""What each part of the bundled recipe is worth: leave one part out, hold data sets out, compare.
+
+    python training/benchmarks/ablation.py DATA [--folds a b] [--steps 250] [--variants NAME ...]
+
+Every variant is trained from scratch for each fold and scored on the data sets that the fold holds
+out: mean per-protein Pearson correlation with CLR over the proteins that the other sets measure, on
+cells and on pseudo-spots. The test tissue is not touched. Finished runs are kept in the work
+folder. Writes ``docs/results/ablation.csv``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+import sclinguist_core
+from sclinguist_core.data.readers import open_section
+from sclinguist_core.evaluation.held_out import HeldOut, hold_out
+from sclinguist_core.train.heldout import column_correlation
+from sclinguist_core.train.recipe import read_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "training"))
+from train_bundled import FOLDS, train  # noqa: E402  (a script beside this folder)
+
+VARIANTS = {
+    "shipped recipe": (),
+    "no state (components 0)": ("model.n_components=0",),
+    "one perceptron on the state": ("model.n_perceptrons=1",),
+    "all genes alike in the linear read": ("model.full_weight_std=0",),
+    "no pseudo-spots": ("augmentation.spots=0",),
+    "no gene dropout": ("augmentation.gene_dropout=0",),
+    "no depth thinning": ("augmentation.thinning=0",),
+}
+
+
+def score(held: HeldOut) -> float:
+    """Mean over antibodies of the correlation with the measurement."""
+    return float(np.nanmean(column_correlation(held.mean[:, held.column], held.target)))
+
+
+def main() -> None:
+    """Train, score, write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, help="folder with citeseq/ and rna_only/")
+    parser.add_argument("--folds", nargs="+", default=["a", "b"], choices=sorted(FOLDS))
+    parser.add_argument("--steps", type=int, default=250, help="of every run, the shipped one too")
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "ablation")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "results" / "ablation.csv")
+    arguments = parser.parse_args()
+    os.environ["SCLINGUIST_DATA"] = str(arguments.data.resolve())
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number, (variant, overrides) in enumerate(VARIANTS.items()):
+        if variant not in arguments.variants:
+            continue
+        recipe = read_recipe(
+            ROOT / "training" / "bundled.yaml", [f"fit.steps={arguments.steps}", *overrides]
+        )
+        row: dict[str, object] = {"variant": variant, "steps": arguments.steps}
+        for fold in arguments.folds:
+            names = FOLDS[fold]
+            checkpoint = train(recipe, names, arguments.work / f"{number}_{fold}_{arguments.steps}")
+            for name in names:
+                section = open_section(arguments.data / "citeseq" / f"{name}.h5ad")
+                cells, spots = hold_out(checkpoint, section)
+                row[name], row[f"{name}, spots"] = score(cells), score(spots)
+        rows.append(row)
+        print(pd.DataFrame(rows).round(3).to_string(index=False))
+    table = pd.DataFrame(rows)
+    sets = [name for fold in arguments.folds for name in FOLDS[fold]]
+    table["mean, cells"] = table[sets].mean(axis=1)
+    table["mean, spots"] = table[[f"{name}, spots" for name in sets]].mean(axis=1)
+    print(table.round(3).to_string(index=False))
+    print(
+        f"napari-sclinguist {sclinguist_core.__version__}, torch {torch.__version__}, Python "
+        f"{platform.python_version()}, {os.cpu_count()} CPU cores, {time.strftime('%Y-%m-%d')}"
+    )
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(arguments.output, index=False, float_format="%.4f")
+
+
+if __name__ == "__main__":
+    main()
