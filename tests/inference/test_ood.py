@@ -9,6 +9,7 @@ from scipy import sparse
 
 import sclinguist_core as scl
 from sclinguist_core.data.align import AlignedRna, align_genes
+from sclinguist_core.data.correlation import column_correlation
 from sclinguist_core.data.readers.memory import as_section
 from sclinguist_core.errors import InputError
 from sclinguist_core.evaluation.reference import fit_familiarity
@@ -183,7 +184,7 @@ def test_reliability_is_high_where_reads_agree():
 def test_column_correlation():
     x = np.array([[0.0, 1.0, 1.0], [1.0, 1.0, np.nan], [2.0, 1.0, 2.0], [3.0, 1.0, np.nan]])
     y = np.array([[0.0, 0.0, 1.0], [-1.0, 1.0, 1.0], [-2.0, 2.0, 3.0], [-3.0, 3.0, 1.0]])
-    np.testing.assert_allclose(trust.column_correlation(x, y), [-1.0, np.nan, np.nan])
+    np.testing.assert_allclose(column_correlation(x, y), [-1.0, np.nan, np.nan])
 
 
 def test_a_calibrated_section_is_judged(cells, checkpoint):

@@ -21,7 +21,8 @@ def recipe_path(tmp_path, monkeypatch):
 
 def test_paths_values_and_overrides(recipe_path):
     recipe = read_recipe(recipe_path, ["fit.steps=17", "model.width=16", "name=other"])
-    assert recipe.paired == (str(recipe_path.parent / "a.h5ad"), "/elsewhere/b.h5ad")
+    paths = [entry.path for entry in recipe.paired]
+    assert paths == [str(recipe_path.parent / "a.h5ad"), "/elsewhere/b.h5ad"]
     assert (recipe.fit.steps, recipe.model.width, recipe.name) == (17, 16, "other")
     assert recipe.augmentation.spot_cells == (2, 3)
 
@@ -36,6 +37,15 @@ def test_paths_values_and_overrides(recipe_path):
         ("name.first=x", "holds a value"),
         ("paired=3", "expected a list"),
         ("paired=[]", "expected at least one file"),
+        ("paired=[{path: a.h5ad, layr: raw}]", "unknown key 'layr'; did you mean 'layer'"),
+        ("paired=[{name: a}]", "expected a path, or a mapping with the key path"),
+        ("validate=[/elsewhere/b.h5ad]", "b.h5ad is trained on as well"),
+        ("hold_out=a", "hold_out: expected a list of names"),
+        ("init.rn=run", "unknown key 'rn'; did you mean 'rna'"),
+        ("init=run", "init: expected the keys rna and protein"),
+        ("masking.gene_rate=2", "gene_rate: expected between 0 and 1"),
+        ("architecture=perceiver", "expected one of translator, hyena"),
+        ("fit.steps=[", "expected a YAML value after ="),
     ],
 )
 def test_refused_overrides(recipe_path, override, message):
@@ -57,8 +67,45 @@ def test_missing_or_foreign_file(tmp_path):
         read_recipe(tmp_path / "odd.yaml")
 
 
-def test_the_bundled_recipe_is_valid(request, monkeypatch):
+def test_the_resolved_recipe_reads_back_the_same(recipe_path, tmp_path):
+    overrides = [
+        "protein=[{path: /p.csv.gz, batch_key: study, same_cells_as: {one: a}}]",
+        "validate=[{path: /v.h5ad, name: new, layer: raw}]",
+        "trainer.devices=[1]",
+        "hold_out=[a]",
+    ]
+    recipe = read_recipe(recipe_path, overrides)
+    resolved = tmp_path / "other" / "recipe.yaml"
+    resolved.parent.mkdir()
+    resolved.write_text(recipe.to_yaml())
+    assert read_recipe(resolved) == recipe
+
+
+def test_paths_of_overrides_are_seen_from_here(recipe_path, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    recipe = read_recipe(
+        recipe_path, ["rna=[x.h5ad, {path: y.h5ad, name: z}, '${SOME_FOLDER}/w.h5ad']",
+                      "init.rna=run-rna"],
+    )  # fmt: skip
+    paths = [entry.path for entry in recipe.rna]
+    assert paths == [str(here / "x.h5ad"), str(here / "y.h5ad"), "/elsewhere/w.h5ad"]
+    assert recipe.rna[1].name == "z"
+    assert recipe.init == {"rna": str(here / "run-rna")}
+
+
+RECIPES = ["tiny", "base", "large", "bundled", "sclinguist"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_valid_and_never_train_on_test_data(request, monkeypatch, name):
     monkeypatch.setenv("SCLINGUIST_DATA", "/data")
-    recipe = read_recipe(request.config.rootpath / "training" / "bundled.yaml")
-    assert len(recipe.paired) == 10
-    assert not any("malt" in path for path in (*recipe.paired, *recipe.rna))
+    recipe = read_recipe(request.config.rootpath / "training" / f"{name}.yaml")
+    assert len(recipe.paired) == {"tiny": 1, "base": 8, "large": 8}.get(name, 10)
+    assert not any(word in entry.path for word in ("malt", "tonsil_composite")
+                   for entry in recipe.entries())  # fmt: skip
+    # A set that is only scored must not be learned from under another name.
+    scored = [entry.name for entry in recipe.validate]
+    kept = [entry for entry in recipe.protein if entry.left_out_with(scored) == (False, ())]
+    assert not any("1k_adt" in entry.name or "teaseq" in entry.name for entry in kept if scored)

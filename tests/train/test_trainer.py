@@ -43,6 +43,17 @@ def test_training_stops_when_held_out_sets_no_longer_gain():
     assert result.kept_step == 2
 
 
+def test_going_on_after_an_early_stop_changes_nothing(tmp_path):
+    options = replace(small_runs.OPTIONS, validate_every=2, patience=1)
+    config = replace(small_runs.FIT, learning_rate=1e-12)
+    first = small_runs.train(tmp_path, options=options, config=config)
+    files = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    again = small_runs.train(tmp_path, options=options, config=config, resume=True)
+    assert (first.steps, first.kept_step, first.stopped_early) == (4, 2, True)
+    assert (again.steps, again.kept_step, again.stopped_early) == (4, 2, True)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == files
+
+
 def test_the_best_weights_are_kept_or_the_last():
     options = replace(small_runs.OPTIONS, validate_every=5)
     config = replace(SHORT, learning_rate=1e-12)

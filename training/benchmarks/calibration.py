@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from sclinguist_core.data.align import AlignedRna, align_genes
+from sclinguist_core.data.correlation import column_correlation
 from sclinguist_core.data.readers import open_section
 from sclinguist_core.evaluation.calibration import WELL_R, fit_context
 from sclinguist_core.evaluation.held_out import (
@@ -28,7 +29,6 @@ from sclinguist_core.evaluation.held_out import (
     spots_of,
 )
 from sclinguist_core.evaluation.reference import fit_familiarity
-from sclinguist_core.inference import trust
 from sclinguist_core.model.calibration import CONTEXTS
 from sclinguist_core.model.checkpoint import Checkpoint, load_checkpoint
 from sclinguist_core.train.augment import thin
@@ -71,7 +71,7 @@ def judge_held_out(
             "dataset": record.dataset,
             "context": record.context,
             "protein": record.proteins,
-            "r": trust.column_correlation(record.mean, y),
+            "r": column_correlation(record.mean, y),
             "expected_r": expected_r[column],
             "label": np.array(before)[column],
             "label_here": np.array(here)[column],

@@ -10,8 +10,9 @@ proteins of Pearson against CLR, over the antibodies that the model knows). Writ
 
 Methods: the model as it is (zero-shot); `sclinguist_core.finetune` (closed form); gradient training
 of all weights or of the decoder alone with early stopping on a fifth of the cells (``--gradient``;
-slow); and from scratch, without any model: ridge and kernel ridge on the cells' own principal
-components.
+slow); from scratch, without any model: ridge and kernel ridge on the cells' own principal
+components; and ridge on the model's components of expression, which come from RNA alone: what
+pretraining on RNA gives without that on pairs.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import copy
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,7 +32,7 @@ import torch
 from torch.nn.functional import huber_loss
 
 import sclinguist_core as scl
-from sclinguist_core.data.align import align_genes
+from sclinguist_core.data.align import AlignedRna, align_genes
 from sclinguist_core.data.batches import token_batch
 from sclinguist_core.data.preprocess import protein_clr
 from sclinguist_core.data.section import Section
@@ -53,6 +54,7 @@ CELLS = (20, 100, 500)
 LEAST_TEST_CELLS = 100
 ZERO_SHOT, CLOSED = "zero-shot", "fine-tuned"
 SCRATCH = ("ridge, from scratch", "kernel ridge, from scratch")
+RNA_ALONE = "ridge, pretrained on RNA alone"
 GRADIENT = {
     # Learning rates: the better of 3e-4 and 1e-3 on pbmc1k and teaseq_pbmc.
     "gradient, all weights": (3e-4, ""),
@@ -100,16 +102,44 @@ def closed_form(task: Task, model: Checkpoint) -> np.ndarray:
     return predicted(task, scl.finetune(task.learn, model=model, device="cpu").checkpoint)
 
 
-def from_scratch(task: Task, model: Checkpoint, *, kernel: bool) -> np.ndarray:
-    """Learn without a model, on the drawn cells' own components; penalty by cross-validation.
+def states(model: Checkpoint, rna: Sequence[AlignedRna]) -> np.ndarray:
+    """Components of cells in the space that the model learned from RNA, (n, R)."""
+    network, found = model.model, []
+    assert network.state is not None
+    for part in rna:
+        batch = token_batch(
+            part.expression(model.gene_share, model.info.model.rna_normalization),
+            part.pattern,
+            np.arange(part.n_obs),
+        )
+        with torch.inference_mode():
+            tables = network.tables()
+            panel = network.panels(torch.from_numpy(part.measured), tables)
+            *_, state = network.linear_read(
+                torch.from_numpy(batch.genes),
+                torch.from_numpy(batch.values),
+                panel.of(torch.from_numpy(batch.pattern)),
+                tables,
+            )
+            found.append(network.state.standardise(state).numpy().astype(np.float64))
+    return np.concatenate(found)
 
-    From the checkpoint comes the list of genes alone.
+
+def from_scratch(
+    task: Task, model: Checkpoint, *, kernel: bool = False, pretrained: bool = False
+) -> np.ndarray:
+    """Learn from the drawn cells alone, by their components; penalty by cross-validation.
+
+    From the checkpoint comes the list of genes, and the components if `pretrained`.
     """
     rng = np.random.default_rng(0)
     learn = own_cells([task.learn], model, max_cells=100_000, rng=rng)
-    center, basis = components(model, learn, rng)
-    x = project(model, learn.rna, center, basis)
-    new = project(model, (align_genes(task.test.rna(), model.symbols),), center, basis)
+    test = (align_genes(task.test.rna(), model.symbols),)
+    if pretrained:
+        x, new = states(model, learn.rna), states(model, test)
+    else:
+        center, basis = components(model, learn, rng)
+        x, new = (project(model, rna, center, basis) for rna in (learn.rna, test))
     y = learn.target
     assert np.isfinite(y).all()
     if kernel:
@@ -193,8 +223,9 @@ def methods(
     found: dict[str, Callable[[Task], np.ndarray]] = {
         ZERO_SHOT: lambda task: predicted(task, model),
         CLOSED: lambda task: closed_form(task, model),
-        SCRATCH[0]: lambda task: from_scratch(task, model, kernel=False),
+        SCRATCH[0]: lambda task: from_scratch(task, model),
         SCRATCH[1]: lambda task: from_scratch(task, model, kernel=True),
+        RNA_ALONE: lambda task: from_scratch(task, model, pretrained=True),
     }
     for name, other in others.items():
         found[f"{name}, zero-shot"] = lambda task, other=other: predicted(task, other)
@@ -259,14 +290,17 @@ def plot(table: pd.DataFrame, path: Path, ran_on: str) -> None:
             r = part[part["method"] == method].groupby("cells")["r"]
             x = np.arange(len(numbers)) + 0.04 * (i - len(order) / 2)
             style = {"color": "0.6", "linestyle": "--"} if method == ZERO_SHOT else {}
-            style |= {"color": "C0", "linewidth": 2.5} if method == CLOSED else {}
+            style |= {"color": "#0b7a6f", "linewidth": 2.5} if method == CLOSED else {}
             axis.errorbar(x, r.mean(), r.std(), label=method, capsize=2, marker="o", ms=3, **style)
         axis.set_title(name, fontsize=10)
         axis.set_xticks(range(len(numbers)), [str(n) for n in numbers])
         axis.set_xlabel("own cells with protein")
     np.atleast_1d(axes)[0].set_ylabel("mean per-protein Pearson (CLR)")
     handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=4, fontsize=8, frameon=False)
+    figure.legend(
+        handles, labels, loc="lower center", bbox_to_anchor=(0.5, 0.03), ncols=5,
+        fontsize=8, frameon=False,
+    )  # fmt: skip
     figure.text(
         0.5, 0.005, f"Bars: standard deviation over draws. {ran_on}", ha="center", fontsize=6
     )

@@ -128,8 +128,8 @@ def benchmark(
 
 def show(result: Benchmark) -> None:
     """Print proteins, the table, the model's lead, losses and notes to standard output."""
-    from sclinguist_core.cli.evaluate import number, plain_table, wide_console
-    from sclinguist_core.evaluation.benchmark_report import loss_table
+    from sclinguist_core.cli.evaluate import plain_table, wide_console
+    from sclinguist_core.evaluation.benchmark_report import loss_table, number
 
     console = wide_console()
     for dataset in result.datasets:
@@ -142,7 +142,7 @@ def show(result: Benchmark) -> None:
         if table.empty:
             continue
         rows = [
-            [str(name), *(number(value, 3) for value in values)]
+            [str(name), *map(number, values)]
             for name, values in zip(table.index, table.to_numpy(), strict=True)
         ]
         console.print(plain_table(["predictor", *map(str, table.columns)], rows))

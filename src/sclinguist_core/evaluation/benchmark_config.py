@@ -13,6 +13,8 @@ from sclinguist_core.evaluation.scores import N_RESAMPLES
 from sclinguist_core.evaluation.tasks import SPLITS
 
 FULL = Degradation()
+MIN_CELLS_GIVEN = 20
+"""Fewest cells that can be given to every method: fine-tuning asks for as many."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +83,11 @@ class BenchmarkConfig:
         for name in ("repeats", "draws", "protein_folds", "n_resamples"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: expected at least 1, found {getattr(self, name)}")
+        if not self.sizes or min(self.sizes) < MIN_CELLS_GIVEN:
+            raise InputError(
+                f"cells: found {min(self.sizes, default='none')}, expected at least "
+                f"{MIN_CELLS_GIVEN} to be given away"
+            )
         Degradation(n_genes=self.n_genes, depth=self.depth)  # refuses what makes no sense
 
     def degradations(self) -> Iterator[Degradation]:

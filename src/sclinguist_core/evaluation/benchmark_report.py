@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from sclinguist_core.evaluation import baselines
 from sclinguist_core.evaluation.learners import DESCRIPTIONS
 from sclinguist_core.evaluation.methods import MODEL
 from sclinguist_core.evaluation.results import Benchmark
@@ -21,6 +23,14 @@ INK = "#1c2430"
 MUTED = "#7b8696"
 ACCENT = "#0f766e"
 DIGITS = 3
+MARKERS = "sD^vPX<>"
+"""Of the grey curves, which greys alone would not tell apart."""
+UNTRAINED = {
+    baselines.PROTEIN_MEAN: "the same for every cell, so that it has no correlation",
+    baselines.TOTAL_COUNT: "all measured antibodies of the cell added up; it sees the answers",
+    baselines.COGNATE_MRNA: "the genes that code for the protein",
+}
+"""What each baseline without training is, in words for a table."""
 _SHOWN_PROTEINS = 200
 
 
@@ -67,13 +77,14 @@ def markdown_report(result: Benchmark) -> str:
     headline = result.headline()
     if headline:
         parts.append("\nThe model beside the best baseline, with the 95 % interval of a paired "
-                     "bootstrap over cells:\n")  # fmt: skip
+                     "bootstrap over cells, or the spread over draws:\n")  # fmt: skip
         parts += [f"- {sentence}" for sentence in headline]
     losses = result.losses()
     if len(losses):
         parts.append("\n## Poorer inputs\n\nLoss against the full input; mean over draws.\n")
         parts.append(markdown_table(loss_table(losses).reset_index()))
     parts.append("\n## Pearson against log1p counts\n")
+    parts.append("These rise with the depth of a cell: total count shows how far that goes.\n")
     parts.append(markdown_table(result.table("pearson_log1p").reset_index()))
     parts.append("\n## Proteins\n")
     for dataset in result.datasets:
@@ -82,7 +93,8 @@ def markdown_report(result: Benchmark) -> str:
         parts.append(f"- {dataset} ({len(names)}): {shown}")
     parts.append("\n## Methods\n")
     methods = list(dict.fromkeys(result.summary["method"]))
-    parts += [f"- {name}: {DESCRIPTIONS[name]}" for name in methods if name in DESCRIPTIONS]
+    known = {**UNTRAINED, **DESCRIPTIONS}
+    parts += [f"- {name}: {known[name]}" for name in methods if name in known]
     if result.warnings:
         parts.append("\n## Notes\n")
         parts += [f"- {sentence}" for sentence in result.warnings]
@@ -192,7 +204,7 @@ def _curves(summary: pd.DataFrame) -> Figure:
     names = [name for name in names if name not in {"protein mean", "total count"}]
     shades = np.linspace(0.25, 0.8, max(len(names), 2))
     for ax, dataset in zip(axes, datasets, strict=True):
-        for shade, name in zip(shades, names, strict=False):
+        for shade, marker, name in zip(shades, itertools.cycle(MARKERS), names, strict=False):
             rows = summary[(summary["dataset"] == dataset) & (summary["method"] == name)]
             by_size = rows.groupby("cells")["pearson_clr"]
             mean, sd = by_size.mean(), by_size.std(ddof=1).fillna(0.0)
@@ -203,7 +215,7 @@ def _curves(summary: pd.DataFrame) -> Figure:
                 yerr=sd,
                 color=ACCENT if ours else str(shade),
                 lw=2 if ours else 1.1,
-                marker="o",
+                marker="o" if ours else marker,
                 ms=4,
                 capsize=2,
                 label=name,

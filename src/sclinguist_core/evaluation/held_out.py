@@ -20,6 +20,7 @@ import pandas as pd
 from scipy import sparse
 
 from sclinguist_core.data.align import AlignedRna, align_genes
+from sclinguist_core.data.correlation import column_correlation
 from sclinguist_core.data.preprocess import standardize
 from sclinguist_core.data.section import Section
 from sclinguist_core.errors import InputError
@@ -202,7 +203,7 @@ def agreement(checkpoints: Sequence[Checkpoint], sections: Sequence[Section]) ->
             predicted.append(pd.DataFrame(mean, columns=checkpoint.protein_names))
         for one, other in combinations(predicted, 2):
             shared = one.columns.intersection(other.columns)
-            r = trust.column_correlation(one[shared].to_numpy(), other[shared].to_numpy())
+            r = column_correlation(one[shared].to_numpy(), other[shared].to_numpy())
             for name, z in zip(shared, fisher(r), strict=True):
                 if np.isfinite(z):
                     values.setdefault(str(name), []).append(float(z))

@@ -69,6 +69,7 @@ class ModelMethod:
     log1p_from
         Training sets from which ``log1p`` counts are learnt on top of the CLR
         (:mod:`sclinguist_core.evaluation.count_reading`), for the log1p figures; none to leave it.
+        Of a model that predicts ``log1p`` counts itself the mean of both is taken.
     name
         Row of the table.
     """
@@ -94,27 +95,37 @@ class ModelMethod:
     def predict(self, query: MeasuredCells) -> Predictions:
         """Predict cells."""
         if self._counts is None:
-            return Predictions({self.name: self._clr(query, self.proteins)}, {})
-        reading = self._reading(query)
-        return Predictions(
-            {self.name: reading.clr[:, self._own]}, {self.name: self._counts(reading)}
-        )
+            return Predictions({self.name: self._predicted(query, self.proteins)[0]}, {})
+        reading, own_log1p = self._reading(query)
+        counts = self._counts(reading)
+        if own_log1p is not None:
+            counts = (counts + own_log1p[:, self._own]) / 2  # both in standard deviations
+        return Predictions({self.name: reading.clr[:, self._own]}, {self.name: counts})
 
-    def _clr(self, query: MeasuredCells, proteins: Sequence[str]) -> FloatArray:
+    def _predicted(
+        self, query: MeasuredCells, proteins: Sequence[str], *, log1p: bool = False
+    ) -> tuple[FloatArray, FloatArray | None]:
+        """CLR, and ``log1p`` counts where asked for, float64 (n, proteins)."""
         from sclinguist_core.inference.predict import finish, predict_iter
 
         steps = predict_iter(
-            query.to_section(), model=self.checkpoint, proteins=proteins, device=self.device
+            query.to_section(),
+            model=self.checkpoint,
+            proteins=proteins,
+            device=self.device,
+            log1p=log1p,
         )
-        prediction = finish(steps)
-        order = [prediction.names.index(name) for name in proteins]
-        return prediction.mean[:, order].astype(np.float64)
+        found = finish(steps)
+        order = [found.names.index(name) for name in proteins]
+        counts = None if found.log1p is None else found.log1p[:, order].astype(np.float64)
+        return found.mean[:, order].astype(np.float64), counts
 
-    def _reading(self, query: MeasuredCells) -> Reading:
-        return Reading(
-            clr=self._clr(query, self.checkpoint.protein_names),
-            size=cell_size(query.paired.rna, self.checkpoint.symbols, self.checkpoint.gene_share),
-        )
+    def _reading(self, query: MeasuredCells) -> tuple[Reading, FloatArray | None]:
+        # The published architecture has no such option.
+        knows_log1p = getattr(self.checkpoint.info.model, "log_output", False)
+        clr, log1p = self._predicted(query, self.checkpoint.protein_names, log1p=knows_log1p)
+        size = cell_size(query.paired.rna, self.checkpoint.symbols, self.checkpoint.gene_share)
+        return Reading(clr=clr, size=size), log1p
 
     def _read_counts(self, train: Sequence[MeasuredCells]) -> CountReading:
         rng = np.random.default_rng(0)
@@ -122,7 +133,7 @@ class ModelMethod:
         for data in train:
             targets_of = data.paired.targets("log1p").reindex(columns=self.proteins)
             rows = np.sort(rng.permutation(data.n_obs)[:MAX_CELLS])
-            readings.append(self._reading(data.take(rows)))
+            readings.append(self._reading(data.take(rows))[0])
             targets.append(targets_of.to_numpy(np.float64)[rows])
         return fit_count_reading(readings, targets, self._own)
 

@@ -104,7 +104,8 @@ class Runner:
             found = trivial(query, truth)
             log1p: dict[str, FloatArray] = {}
             for method in methods:
-                self.progress(f"{task.test.name} {task.part} ({degradation.label})")
+                where = f"{task.test.name} {task.part}".strip()
+                self.progress(f"{where} ({degradation.label})")
                 predicted = method.predict(query)
                 found |= to_antibodies(predicted.clr, wanted, truth)
                 log1p |= to_antibodies(predicted.log1p, wanted, truth)

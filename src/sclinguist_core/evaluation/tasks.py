@@ -226,7 +226,7 @@ def make_tasks(
     Raises
     ------
     InputError
-        If there is nothing to learn from, or the donor column is absent or has one value.
+        If the donor column is absent, has one value, or none of at least 20 cells.
     """
     for data in test:
         if split == "dataset":
@@ -259,8 +259,13 @@ def _donors(
             f"{data.name}: obs[{donor_key!r}] has one value ({names[0]}), expected at least two "
             "donors; use --split dataset with another file"
         )
-    for donor in names:
-        rows = np.flatnonzero(donors == donor)
-        if len(rows) >= MIN_CELLS:
-            rest = data.take(np.flatnonzero(donors != donor))
-            yield Task(train=[*train, rest], test=data.take(rows), part=f"donor {donor}")
+    asked = [donor for donor in names if (donors == donor).sum() >= MIN_CELLS]
+    if not asked:
+        raise InputError(
+            f"{data.name}: no donor has {MIN_CELLS} cells (obs[{donor_key!r}] has {len(names)} "
+            "values), expected at least one; check --donor-key"
+        )
+    for donor in asked:
+        rest = data.take(np.flatnonzero(donors != donor))
+        test = data.take(np.flatnonzero(donors == donor))
+        yield Task(train=[*train, rest], test=test, part=f"donor {donor}")

@@ -56,10 +56,20 @@ def protein_tasks(
     panel = test.paired.panel
     coded = {name for name, genes in zip(panel["canonical"], panel["genes"], strict=True) if genes}
     proteins = [name for name in dict.fromkeys(test.truth().proteins) if name in coded]
+    if not proteins:
+        raise InputError(
+            f"{test.name}: none of its proteins has a coding gene, expected at least one to ask "
+            "for by its gene; give another --test file"
+        )
+    if recipe is None and checkpoint is None:
+        raise InputError(
+            "model 'none': the protein split needs a model that is asked for proteins by their "
+            "genes, expected --model or --recipe"
+        )
     if recipe is None:
         known = set() if checkpoint is None else set(checkpoint.protein_names)
         unseen = [name for name in proteins if name not in known]
-        if checkpoint is None or not unseen:
+        if not unseen:
             raise InputError(
                 f"{test.name}: the model has learnt all of its {len(proteins)} proteins with a "
                 "coding gene, expected some that it has not; give --recipe to train without them"

@@ -22,6 +22,7 @@ import pandas as pd
 import sclinguist_core
 from sclinguist_core.data.align import FEW_GENES, MIN_RESOLVED_GENES, AlignedRna, gene_aligner
 from sclinguist_core.data.batches import bucketed_rows, token_batch
+from sclinguist_core.data.correlation import column_correlation
 from sclinguist_core.data.readers.memory import as_section
 from sclinguist_core.data.section import Section
 from sclinguist_core.errors import InputError
@@ -250,7 +251,7 @@ def predict_iter(
             one, other = trust.halves(aligned_rows(trust.sample_rows(total)))
             first = yield from _quietly(runner, one, total)
             second = yield from _quietly(runner, other, total)
-            seen = fisher(trust.column_correlation(first, second))
+            seen = fisher(column_correlation(first, second))
         judged = trust.judge(calibration.take(chosen), mean, std, seen)
     else:
         judged = trust.uncalibrated(table, mean, std, context)

@@ -83,6 +83,10 @@ class RunKeeper(pl.Callback):
         assert isinstance(pl_module, TrainingModule)
         pl_module.stop.install()
         self._clock = time.perf_counter()
+        patience = pl_module.options.patience
+        if patience and self.best.misses >= patience:
+            # Continued after it had stopped early: there is nothing left to do.
+            self.stopped_early = pl_module.is_over = trainer.should_stop = True
 
     def on_train_batch_end(
         self,
@@ -122,7 +126,7 @@ class RunKeeper(pl.Callback):
             total=module.config.steps,
             error=next(iter(terms.values())),
             loss=sum(weight * mean for weight, mean in weighted),
-            learning_rate=module.learning_rate(),
+            learning_rate=module.learning_rate,
             cells_per_second=n_rows / max(elapsed, 1e-9),
             score=_mean(scores) if scores else None,
         )

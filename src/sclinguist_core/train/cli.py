@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sclinguist_core.console import progress_bar, run_app
+from sclinguist_core.console import run_app
 from sclinguist_core.train.finetune_cli import finetune
 
 app = typer.Typer(
@@ -94,24 +95,17 @@ def _train(
     resume: bool,
     device: str,
 ) -> None:
-    from sclinguist_core.train.fit import Step
     from sclinguist_core.train.launch import train_stage
     from sclinguist_core.train.recipe import read_recipe
+    from sclinguist_core.train.reporter import Reporter
     from sclinguist_core.train.run_folder import is_first_process
     from sclinguist_core.train.signals import TrainingInterrupted, requeue_under_slurm
 
     wanted = read_recipe(recipe, [*(overrides or ()), *_device_overrides(device)])
-    score: float | None = None
+    reporter = Reporter(stage, wanted.fit)
     interrupted: TrainingInterrupted | None = None
-    batch = wanted.fit.sets_per_step * wanted.fit.batch_size
-    with progress_bar(stage, unit="cells") as bar:
-
-        def show(step: Step) -> None:
-            nonlocal score
-            score = step.score if step.score is not None else score
-            held_out = "" if score is None else f", held-out {score:.3f}"
-            bar.update(step.done * batch, step.total * batch, f"error {step.error:.3f}{held_out}")
-
+    # The other processes of a run have nothing to show.
+    with reporter.shown() if is_first_process() else nullcontext() as show:
         try:
             model = train_stage(
                 stage, wanted, output, hold_out=hold_out or (), resume=resume, progress=show
@@ -120,6 +114,7 @@ def _train(
             interrupted = stopped
     if interrupted is None:
         if is_first_process():
+            typer.echo(reporter.summary(output), err=True)
             typer.echo(model)
         return
     if is_first_process():

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from sclinguist_core.data.batches import bucketed_rows, token_batch
+from sclinguist_core.data.correlation import column_correlation
 from sclinguist_core.model.translator import Translator
 from sclinguist_core.train.chunks import Chunk, ChunkSource
 from sclinguist_core.train.corpus import PairedDataset
@@ -100,17 +101,3 @@ class HeldOutLoss:
             error = sum(float(objective([chunk.to(device)])[0]) for chunk in chunks)
             scores[name] = -error / max(sum(chunk.counts[0] for chunk in chunks), 1e-12)
         return scores
-
-
-def column_correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Pearson correlation of like columns over rows where both are finite, shape (A,).
-
-    NaN where a column does not vary. Both have shape (n, A).
-    """
-    measured = np.isfinite(x) & np.isfinite(y)
-    n = np.maximum(measured.sum(axis=0), 1)
-    x, y = (np.where(measured, values, 0.0).astype(np.float64) for values in (x, y))
-    x = np.where(measured, x - x.sum(axis=0) / n, 0.0)
-    y = np.where(measured, y - y.sum(axis=0) / n, 0.0)
-    scale = np.sqrt((x * x).sum(axis=0) * (y * y).sum(axis=0))
-    return np.divide((x * y).sum(axis=0), scale, out=np.full(len(scale), np.nan), where=scale > 0)

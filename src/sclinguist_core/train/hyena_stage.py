@@ -21,6 +21,7 @@ from scipy import sparse
 from torch import Tensor
 
 from sclinguist_core.data.align import align_genes
+from sclinguist_core.data.correlation import column_correlation
 from sclinguist_core.data.preprocess import log1p_cp10k, protein_clr, standardize
 from sclinguist_core.data.section import Section
 from sclinguist_core.errors import InputError
@@ -31,9 +32,8 @@ from sclinguist_core.model.hyena_config import HyenaConfig
 from sclinguist_core.train.chunks import Chunk, drawn_set, dropout_seed, generator
 from sclinguist_core.train.corpus import gene_statistics, gene_universe, protein_universe
 from sclinguist_core.train.fit import FitConfig, Step
-from sclinguist_core.train.heldout import column_correlation
 from sclinguist_core.train.objectives import Objective
-from sclinguist_core.train.provenance import versions
+from sclinguist_core.train.provenance import created_with
 from sclinguist_core.train.published_cells import (
     published_error,
     published_targets,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from sclinguist_core.train.callbacks import Best
     from sclinguist_core.train.recipe import Recipe
     from sclinguist_core.train.run_folder import RunFolder
-    from sclinguist_core.train.stages import TrainingSections
+    from sclinguist_core.train.training_sections import TrainingSections
 
 logger = logging.getLogger(__name__)
 
@@ -268,11 +268,7 @@ def post_pretrain_hyena(
             card=f"# {recipe.name}\n\nThe published scLinguist architecture, {len(genes):,} genes "
             f"in, {len(proteins)} proteins out, trained from scratch.\n\n{note}\n",
             training_datasets=trained_on,
-            created_with={
-                key: version
-                for key, version in versions().items()
-                if key in ("napari-sclinguist", "torch", "python")
-            },
+            created_with=created_with(),
         )
 
     def keep_best(best: Best) -> None:

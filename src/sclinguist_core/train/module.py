@@ -56,6 +56,10 @@ class TrainingModule(pl.LightningModule):
         self.stop = stop
         self.step = 0
         """Steps done."""
+        self.learning_rate = 0.0
+        """Rate of the last step."""
+        self.is_over = False
+        """Whether no further step is to be taken."""
         self._stop_flag = torch.zeros(())
         self._average: list[Tensor] | None = None
         n_terms = len(objective.terms)
@@ -120,11 +124,6 @@ class TrainingModule(pl.LightningModule):
         )
         return [optimizer], [schedule]
 
-    def learning_rate(self) -> float:
-        """Rate of the next step."""
-        optimizer: Any = self.optimizers()
-        return float(optimizer.param_groups[0]["lr"])
-
     def on_fit_start(self) -> None:
         """Check that every process has something to do; start the average."""
         if self.trainer.world_size > self.chunks.n_chunks:
@@ -144,6 +143,10 @@ class TrainingModule(pl.LightningModule):
         else:
             self._average = self._shared(self._average)
         self.window = self.window.to(self.device)
+
+    def on_train_batch_start(self, batch: list[Chunk], batch_idx: int) -> int | None:
+        """Skip what is left where the run is over (-1 says so to Lightning)."""
+        return -1 if self.is_over else None
 
     def training_step(self, batch: list[Chunk], batch_idx: int) -> None:
         """Take one optimiser step on this process's chunks."""
@@ -169,6 +172,7 @@ class TrainingModule(pl.LightningModule):
         if self.options.gradient_clip > 0:
             parameters = [parameter for _, parameter in self.trained()]
             torch.nn.utils.clip_grad_norm_(parameters, self.options.gradient_clip)
+        self.learning_rate = float(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)

@@ -33,6 +33,12 @@ def versions() -> dict[str, str]:
     return found
 
 
+def created_with() -> dict[str, str]:
+    """Versions that a checkpoint names."""
+    named = ("napari-sclinguist", "torch", "python")
+    return {name: version for name, version in versions().items() if name in named}
+
+
 def git_state() -> dict[str, Any] | None:
     """Commit of the source checkout, and whether it was changed; None outside a checkout."""
     folder = Path(sclinguist_core.__file__).resolve().parent

@@ -74,7 +74,7 @@ class RunFolder:
         recipe
             The resolved recipe, YAML.
         record
-            What ``run.json`` holds; key ``data`` has the fingerprints.
+            What ``run.json`` holds; key ``stage`` has the stage, ``data`` the fingerprints.
         resume
             Whether to continue a run that is there.
 
@@ -83,6 +83,8 @@ class RunFolder:
         InputError
             If the folder holds another run, or something else.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path}: is a file, expected a folder; choose another name.")
         if self.path.exists() and any(self.path.iterdir()):
             if not self.recipe_path.is_file():
                 raise InputError(
@@ -95,8 +97,6 @@ class RunFolder:
                     "another name."
                 )
             self._check_same(recipe, record)
-        elif self.path.is_file():
-            raise InputError(f"{self.path}: is a file, expected a folder.")
         self.state_path.parent.mkdir(parents=True, exist_ok=True)
         # An interrupt while the state was written leaves its temporary file behind.
         for stray in self.state_path.parent.glob(f".{self.state_path.name}.*"):
@@ -107,6 +107,12 @@ class RunFolder:
     def _check_same(self, recipe: str, record: Mapping[str, Any]) -> None:
         import yaml
 
+        earlier = json.loads((self.path / "run.json").read_text("utf-8"))
+        if earlier.get("stage") != record.get("stage"):
+            raise InputError(
+                f"{self.path}: holds a run of {earlier.get('stage')}, expected one of "
+                f"{record.get('stage')}; choose another name."
+            )
         before, now = (
             yaml.safe_load(text) for text in (self.recipe_path.read_text("utf-8"), recipe)
         )
@@ -119,7 +125,6 @@ class RunFolder:
                 f"expected that of {self.recipe_path}; only the trainer section may change when a "
                 "run is continued."
             )
-        earlier = json.loads((self.path / "run.json").read_text("utf-8"))
         for entry, fingerprint in record.get("data", {}).items():
             if earlier.get("data", {}).get(entry) != fingerprint:
                 raise InputError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -19,13 +19,9 @@ import torch
 from sclinguist_core.data.align import AlignedRna, align_genes
 from sclinguist_core.data.section import Section
 from sclinguist_core.errors import InputError
-from sclinguist_core.model.checkpoint import (
-    Checkpoint,
-    CheckpointInfo,
-    build_translator,
-    save_checkpoint,
-)
+from sclinguist_core.model.checkpoint import Checkpoint, build_translator
 from sclinguist_core.model.config import TranslatorConfig
+from sclinguist_core.train.checkpoint_maker import CheckpointMaker
 from sclinguist_core.train.components import fit_components
 from sclinguist_core.train.corpus import (
     GeneStatistics,
@@ -34,85 +30,21 @@ from sclinguist_core.train.corpus import (
     paired_dataset,
     protein_universe,
 )
-from sclinguist_core.train.fit import FitConfig, Step
+from sclinguist_core.train.fit import Step
 from sclinguist_core.train.handover import initialise
-from sclinguist_core.train.provenance import versions
 from sclinguist_core.train.recipe import Recipe
-from sclinguist_core.train.sources import DataEntry, open_entry
-from sclinguist_core.train.trainer import TrainingResult, run_objective, run_training
+from sclinguist_core.train.trainer import run_objective, run_training
+from sclinguist_core.train.training_sections import open_training_sections
 from sclinguist_core.vocabulary.genes import gene_table
 
 if TYPE_CHECKING:
     from sclinguist_core.model.translator import Translator
-    from sclinguist_core.train.callbacks import Best
     from sclinguist_core.train.chunks import ChunkSource
     from sclinguist_core.train.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[Step], None]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainingSections:
-    """What a recipe names, opened, less what is held out; empty where a stage has no use for it."""
-
-    paired: list[Section]
-    rna: list[Section]
-    protein: list[Section]
-    validate: list[Section]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the data sets whose cells are trained on."""
-        sections = (*self.paired, *self.rna, *self.protein)
-        # Batches of one data set are called set/batch.
-        return tuple(dict.fromkeys(section.name.partition("/")[0] for section in sections))
-
-
-def open_training_sections(
-    recipe: Recipe, hold_out: Sequence[str] = (), *, unpaired: Sequence[str] = ("rna",)
-) -> TrainingSections:
-    """Open the recipe's data sets, less those held out by name and what holds the same cells.
-
-    Parameters
-    ----------
-    recipe
-        Names the data sets.
-    hold_out
-        Names to leave out, beside those of the recipe.
-    unpaired
-        Lists to open beside the paired sets: ``rna``, ``protein``.
-
-    Raises
-    ------
-    InputError
-        If a held-out name is not in the recipe.
-    """
-    hold_out = (*recipe.hold_out, *hold_out)
-    names = [entry.name for entry in (*recipe.paired, *recipe.rna, *recipe.protein)]
-    for name in hold_out:
-        if name not in names:
-            raise InputError(
-                f"hold-out {name!r}: not in the recipe, expected one of {', '.join(names)}."
-            )
-    gone = [*hold_out, *(entry.name for entry in recipe.validate)]
-    return TrainingSections(
-        paired=_open(recipe.paired, gone),
-        rna=_open(recipe.rna, gone) if "rna" in unpaired else [],
-        protein=_open(recipe.protein, gone) if "protein" in unpaired else [],
-        validate=_open(recipe.validate, ()),
-    )
-
-
-def _open(entries: Sequence[DataEntry], hold_out: Sequence[str]) -> list[Section]:
-    sections = []
-    for entry in entries:
-        is_out, batches = entry.left_out_with(hold_out)
-        if not is_out:
-            kept = {f"{entry.name}/{batch}" for batch in batches}
-            sections += [section for section in open_entry(entry) if section.name not in kept]
-    return sections
 
 
 def pretrain_rna(
@@ -148,7 +80,7 @@ def pretrain_rna(
         )
         for section in sections.validate
     }  # fmt: skip
-    finish = _Finish(
+    finish = CheckpointMaker(
         recipe, config, statistics.table, proteins, sections.names, "pretrain-rna", run
     )
     result = run_objective(
@@ -199,7 +131,9 @@ def pretrain_protein(
         section.name: ProteinChunks([protein_dataset(section, names)], fixed, recipe.masking)
         for section in sections.validate
     }
-    finish = _Finish(recipe, config, genes, proteins, sections.names, "pretrain-protein", run)
+    finish = CheckpointMaker(
+        recipe, config, genes, proteins, sections.names, "pretrain-protein", run
+    )
     result = run_objective(
         ProteinObjective(model, recipe.fit.scale_weight),
         ProteinChunks(datasets, recipe.fit, recipe.masking),
@@ -262,7 +196,7 @@ def post_pretrain(
     model = _network(recipe, recipe.translator, statistics.table, proteins)
     fit_components(model, aligned, statistics.share, datasets)
     trained_on = tuple(dict.fromkeys(section.name.partition("/")[0] for section in sections.paired))
-    finish = _Finish(
+    finish = CheckpointMaker(
         recipe, recipe.translator, statistics.table, proteins, trained_on, "post-pretrain", run
     )
     result = run_training(
@@ -314,74 +248,3 @@ def _network(
         len(genes), len(proteins), sum(p.numel() for p in model.parameters()),
     )  # fmt: skip
     return model
-
-
-class _Finish:
-    """Make a checkpoint of a network: the best so far, and the final one."""
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        config: TranslatorConfig,
-        genes: pd.DataFrame,
-        proteins: pd.DataFrame,
-        trained_on: tuple[str, ...],
-        stage: str,
-        run: RunFolder | None,
-    ) -> None:
-        self.genes, self.proteins, self.run = genes, proteins, run
-        self.fit = recipe.fit
-        self.info = CheckpointInfo(
-            name=recipe.name,
-            model=config,
-            stage=stage,
-            training_datasets=trained_on,
-            created_with={
-                name: version
-                for name, version in versions().items()
-                if name in ("napari-sclinguist", "torch", "python")
-            },
-        )
-
-    def best(self, best: Best) -> None:
-        """Write the best weights so far to the run folder."""
-        if self.run is None:
-            return
-        note = f"Best held-out score so far: {best.score:.4f} at step {best.step}.\n"
-        save_checkpoint(self._checkpoint(best.weights, note), self.run.best_path)
-
-    def __call__(self, result: TrainingResult, n_cells: int) -> Checkpoint:
-        """Make the final checkpoint."""
-        note = f"Trained on {n_cells:,} cells of {', '.join(self.info.training_datasets)}"
-        note += f", {result.kept_step:,} steps of {batch_note(self.fit)}.\n"
-        if result.score is not None:
-            note += f"\nHeld-out score: {result.score:.4f} ({', '.join(result.scores)}).\n"
-        return self._checkpoint(result.weights, note)
-
-    def _checkpoint(self, weights: dict[str, torch.Tensor], note: str) -> Checkpoint:
-        # A network of its own: the one in training may be compiled, or spread over devices.
-        model = build_translator(self.info.model, self.genes, self.proteins).eval()
-        model.load_state_dict(weights, strict=True)
-        return Checkpoint(
-            model=model,
-            info=self.info,
-            genes=self.genes,
-            proteins=self.proteins,
-            card=_card(self.info, len(self.genes), len(self.proteins), note),
-        )
-
-
-def batch_note(fit: FitConfig) -> str:
-    """Global batch in words."""
-    return f"{fit.sets_per_step} x {fit.batch_size} rows"
-
-
-def _card(info: CheckpointInfo, n_genes: int, n_proteins: int, note: str) -> str:
-    what = {
-        "pretrain-rna": "Pretrained on RNA alone: a start for stage 2, not a predictor of protein",
-        "pretrain-protein": "Pretrained on protein alone: a start for stage 2, not a predictor",
-    }.get(info.stage, "A translator from RNA to surface protein")
-    return (
-        f"# {info.name}\n\n{what}: {n_genes:,} genes in, {n_proteins} proteins out.\n\n{note}\n"
-        f"Unit of the predictions: {info.unit}.\n"
-    )

@@ -32,8 +32,7 @@ def encode(value: Any, tensors: dict[str, Tensor]) -> Any:
     Raises
     ------
     TypeError
-        For anything that is not a tensor, mapping, list, tuple, set of plain values, text, number,
-        truth value or None.
+        For anything that is not a tensor, mapping, list, tuple, text, number, truth value or None.
     """
     if isinstance(value, Tensor):
         name = str(len(tensors))

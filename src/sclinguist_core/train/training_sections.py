@@ -1,0 +1,80 @@
+"""The data sets that a recipe names, opened, less what is held out.
+
+A held-out data set takes everything with it that holds the same cells: antibody counts of a paired
+set are often published once more by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sclinguist_core.data.section import Section
+from sclinguist_core.errors import InputError
+from sclinguist_core.train.sources import DataEntry, open_entry
+
+if TYPE_CHECKING:
+    from sclinguist_core.train.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingSections:
+    """What a recipe names, opened, less what is held out; empty where a stage has no use for it."""
+
+    paired: list[Section]
+    rna: list[Section]
+    protein: list[Section]
+    validate: list[Section]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the data sets whose cells are trained on."""
+        sections = (*self.paired, *self.rna, *self.protein)
+        # Batches of one data set are called set/batch.
+        return tuple(dict.fromkeys(section.name.partition("/")[0] for section in sections))
+
+
+def open_training_sections(
+    recipe: Recipe, hold_out: Sequence[str] = (), *, unpaired: Sequence[str] = ("rna",)
+) -> TrainingSections:
+    """Open the recipe's data sets, less those held out by name and what holds the same cells.
+
+    Parameters
+    ----------
+    recipe
+        Names the data sets.
+    hold_out
+        Names to leave out, beside those of the recipe.
+    unpaired
+        Lists to open beside the paired sets: ``rna``, ``protein``.
+
+    Raises
+    ------
+    InputError
+        If a held-out name is not in the recipe.
+    """
+    hold_out = (*recipe.hold_out, *hold_out)
+    names = [entry.name for entry in (*recipe.paired, *recipe.rna, *recipe.protein)]
+    for name in hold_out:
+        if name not in names:
+            raise InputError(
+                f"hold-out {name!r}: not in the recipe, expected one of {', '.join(names)}."
+            )
+    gone = [*hold_out, *(entry.name for entry in recipe.validate)]
+    return TrainingSections(
+        paired=_open(recipe.paired, gone),
+        rna=_open(recipe.rna, gone) if "rna" in unpaired else [],
+        protein=_open(recipe.protein, gone) if "protein" in unpaired else [],
+        validate=_open(recipe.validate, ()),
+    )
+
+
+def _open(entries: Sequence[DataEntry], hold_out: Sequence[str]) -> list[Section]:
+    sections = []
+    for entry in entries:
+        is_out, batches = entry.left_out_with(hold_out)
+        if not is_out:
+            kept = {f"{entry.name}/{batch}" for batch in batches}
+            sections += [section for section in open_entry(entry) if section.name not in kept]
+    return sections
