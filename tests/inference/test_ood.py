@@ -223,5 +223,15 @@ def test_a_calibrated_section_is_judged(cells, checkpoint):
     assert result.info["expected_r"]["CD19"] == pytest.approx(np.tanh(2.0), abs=1e-3)
     few = finish(predict_iter(as_section(cells[:20]), model=model))
     assert few.info["trust"]["CD56"] == "well"  # too few rows to tell
+    # Rows without reads, of which both halves are predicted alike, tell nothing of reliability.
+    by_reliability = dataclasses.replace(
+        context, tested=np.eye(6)[3], untested=np.zeros(5), spread=np.full(n, 1e-6)
+    )
+    model_r = dataclasses.replace(checkpoint, calibration={"cells": by_reliability})
+    padded = cells.copy()
+    padded.X = sparse.vstack([cells.X[:150], sparse.csr_matrix((150, cells.n_vars))]).tocsr()
+    empty = finish(predict_iter(as_section(padded), model=model_r)).info["expected_r"]
+    half = finish(predict_iter(as_section(cells[:150]), model=model_r)).info["expected_r"]
+    assert empty == pytest.approx(half, abs=1e-3)
     some = finish(predict_iter(section, model=model, proteins=["CD56"]))
     assert some.info["trust"] == {"CD56": "not verifiable here"}

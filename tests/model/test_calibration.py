@@ -48,6 +48,16 @@ def test_it_comes_back_from_its_file(tmp_path):
     assert again["cells"].well == 0.7
 
 
+@pytest.mark.parametrize(("key", "value"), [("slope", 1.0), ("well", [1.0]), ("upper", [1.0])])
+def test_values_of_another_shape(tmp_path, key, value):
+    write_calibration({"cells": context()}, tmp_path)
+    content = json.loads((tmp_path / "calibration.json").read_text())
+    content["contexts"]["cells"][key] = value
+    (tmp_path / "calibration.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=f"expected a calibration.*{key}"):
+        read_calibration(tmp_path, 3)
+
+
 def test_a_folder_without_one(tmp_path):
     assert read_calibration(tmp_path, 3) is None
 

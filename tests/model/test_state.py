@@ -48,9 +48,12 @@ def panel_of(model, measured, n=1):
 
 def state_by_hand(model, x, measured):
     z = ((x - model.gene_mean) / model.gene_std).clamp(-5, 5)[measured]
-    used = model.state.loadings[measured]
-    gram = used.T @ used + RIDGE * torch.eye(R)
-    return torch.linalg.solve(gram, used.T @ z)
+    loadings = model.state.loadings
+    used = loadings[measured]
+    lacking = 1 - (used**2).sum() / (loadings**2).sum()
+    prior = lacking / model.state.scale**2
+    gram = used.T @ used + RIDGE * torch.eye(R) + torch.diag(prior)
+    return torch.linalg.solve(gram, used.T @ z + prior * model.state.center)
 
 
 def test_the_state_is_the_least_squares_position_over_measured_genes(model):
@@ -62,6 +65,21 @@ def test_the_state_is_the_least_squares_position_over_measured_genes(model):
     genes, values = torch.tensor([[3, 7, -1]]), torch.tensor([[1.0, 2.5, 0.0]])
     state = model.encode(genes, values, panel, tables).state[0]
     torch.testing.assert_close(state, state_by_hand(model, x, measured[0]), rtol=1e-4, atol=1e-5)
+
+
+def test_a_panel_that_tells_nothing_puts_a_cell_where_cells_usually_lie(model):
+    model.state.center.copy_(torch.tensor([3.0, -2.0, 1.0, 0.5]))
+    model.state.scale.fill_(0.1)
+    measured = torch.zeros(1, V, dtype=torch.bool)
+    measured[0, 3] = True
+    tables, panel = panel_of(model, measured)
+    cell = torch.tensor([[3]]), torch.tensor([[1.0]])
+    torch.testing.assert_close(
+        model.encode(*cell, panel, tables).state[0], model.state.center, rtol=0.05, atol=0.05
+    )
+    free = model.train().encode(*cell, panel, tables)
+    assert (free.state[0] - model.state.center).abs().max() > 0.5  # in training it is not drawn
+    assert free.share == 1
 
 
 def test_cells_of_several_panels_are_solved_each_with_its_own(model):
@@ -97,6 +115,14 @@ def test_the_prediction_is_the_mean_of_the_heads(model):
     out = model(torch.tensor([[3, 7]]), torch.tensor([[1.0, 2.0]]), panel, tables)
     assert out.heads.shape == (4, 1, 3)  # read, two perceptrons, regression
     torch.testing.assert_close(out.mean, out.heads.mean(dim=0))
+    measured = torch.arange(V)[None] < 20
+    tables, panel = panel_of(model, measured)
+    some = model(torch.tensor([[3, 7]]), torch.tensor([[1.0, 2.0]]), panel, tables)
+    share = model.state.share(model.state.gram(measured)[0])
+    weights = torch.tensor([share, 1.0, 1.0, 1.0])
+    by_hand = (weights[:, None, None] * some.heads).sum(dim=0) / weights.sum()
+    torch.testing.assert_close(some.mean, by_hand)
+    assert 0.3 < share < 0.9
     assert (out.heads.std(dim=0) > 0).all()
 
 
@@ -117,12 +143,13 @@ def test_own_mrna_enters_as_measured_and_as_imputed(model):
     torch.testing.assert_close(some[0, 0], said[1])
 
 
-def test_a_cell_with_no_measured_gene_lies_at_the_origin(model):
+def test_a_cell_with_no_measured_gene_lies_where_cells_usually_lie(model):
     tables, panel = panel_of(model, torch.zeros(1, V, dtype=torch.bool))
     cell = torch.full((1, 1), -1), torch.zeros(1, 1)
     out = model(*cell, panel, tables)
     assert torch.isfinite(out.mean).all()
-    assert model.encode(*cell, panel, tables).state.abs().max() == 0
+    state = model.encode(*cell, panel, tables).state[0]
+    torch.testing.assert_close(state, model.state.center / (1 + RIDGE))
 
 
 def test_the_state_survives_the_checkpoint(model, tmp_path):

@@ -53,7 +53,7 @@ def test_the_linear_read_is_the_dense_product_over_measured_genes(model):
     tables = model.tables()
     measured[0, 0], measured[0, 2] = False, True
     z[0], z[2] = 0.0, tables.zero[2]
-    read, coding, _ = model.linear_read(
+    read, coding, _, _ = model.linear_read(
         torch.tensor([[3, 7, -1]]),
         torch.tensor([[1.0, 9.0, 0.0]]),
         model.panels(measured, tables),

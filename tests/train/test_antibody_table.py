@@ -28,7 +28,8 @@ def test_cells_in_rows(table, tmp_path):
     table.to_csv(tmp_path / "adt.csv.gz")
     section = opened(tmp_path / "adt.csv.gz")
     counts = section.table.obsm["protein"]
-    assert counts.shape == (30, 5)
+    assert counts.columns.tolist() == ["CD3", "CD19", "CD14_TotalSeqB", "IgG1"]
+    np.testing.assert_array_equal(section.table.obs["nCount_ADT"], table["nCount_ADT"])
     np.testing.assert_array_equal(counts["CD19"], table["CD19"])
     assert section.table.obs["donor"].tolist() == table["donor"].tolist()
     assert section.table.obs_names.tolist() == table.index.tolist()
@@ -42,12 +43,14 @@ def test_depths_and_isotypes_are_no_targets(table, tmp_path):
     assert proteins == ["CD14", "CD19", "CD3"]
     data = protein_dataset(section, proteins)
     assert sorted(data.protein) == [0, 1, 2]
+    # Nor do they move the centre: three values that are centred on themselves.
+    np.testing.assert_allclose((data.abundance * data.scale).sum(axis=1), 0, atol=1e-4)
 
 
 def test_proteins_in_rows(table, tmp_path):
     table.drop(columns="donor").T.to_csv(tmp_path / "adt.csv")
     section = opened(tmp_path / "adt.csv", transpose=True)
-    assert section.table.obsm["protein"].shape == (30, 5)
+    assert section.table.obsm["protein"].shape == (30, 4)
     np.testing.assert_array_equal(section.table.obsm["protein"]["CD3"], table["CD3"])
     with pytest.raises(InputError, match=r"0 of 30 columns are known.*; set transpose: true; see"):
         opened(tmp_path / "adt.csv")

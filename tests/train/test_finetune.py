@@ -253,7 +253,7 @@ def test_cross_validation_replaces_the_calibration_of_what_was_tuned():
     mean, std = np.array([[1.0, 2.0, 3.0]]), np.array([[0.5, 0.5, 0.5]])
     judged = trust.Judged(
         mean=mean, std=std, low=mean - 9, high=mean + 8, labels=["poorly"] * 3,
-        expected_r=np.full(3, 0.1),
+        expected_r=np.full(3, 0.1), unit="SD of reference spots (CLR)",
     )  # fmt: skip
     out = trust.with_fine_tuning(judged, table, mean, std, "cells")
     assert out.labels == ["poorly", "well", "untested"]
@@ -261,7 +261,8 @@ def test_cross_validation_replaces_the_calibration_of_what_was_tuned():
     np.testing.assert_allclose(out.low, [[-8.0, 1.3, 0.9]])
     np.testing.assert_allclose(out.high, [[9.0, 2.3, 3.9]])
     np.testing.assert_allclose(out.std, [[0.5, 0.5 / 1.645, 1.5 / 1.645]])
-    np.testing.assert_allclose(out.expected_r, [0.1, 0.7, 0.8])
+    np.testing.assert_allclose(out.expected_r, [0.1, 0.7, np.nan])  # spots say nothing of cells
+    assert out.unit == judged.unit
     assert trust.with_fine_tuning(judged, table.iloc[:, :4], mean, std, "cells") is judged
 
 

@@ -11,7 +11,7 @@ from sclinguist_core.model.checkpoint import (
     save_checkpoint,
 )
 from sclinguist_core.model.config import TranslatorConfig
-from sclinguist_core.train.handover import initialise
+from sclinguist_core.train.handover import initialise, seen_earlier
 
 SIZES = {"gene_dim": 8, "width": 8, "n_latents": 3, "n_heads": 2, "n_layers": 1}
 
@@ -37,7 +37,9 @@ def network(genes, proteins, seed, **more):
 def saved(folder, stage, genes, proteins, seed, **more):
     model = network(genes, proteins, seed, **more)
     tabled = tables(genes, proteins)
-    info = CheckpointInfo(name=stage, model=model.config, stage=stage)
+    info = CheckpointInfo(
+        name=stage, model=model.config, stage=stage, training_datasets=("pbmc", stage)
+    )
     checkpoint = Checkpoint(
         model=model, info=info, genes=tabled[0], proteins=tabled[1], card="# x\n"
     )
@@ -122,3 +124,10 @@ def test_closed_form_parts_stay_with_their_data(stages, tmp_path):
     initialise(model, GENES, PROTEINS, {"rna": tmp_path / "parts"})
     for name, buffer in model.named_buffers():
         np.testing.assert_array_equal(buffer, buffers[name])
+
+
+def test_what_is_held_out_must_not_have_been_seen_by_an_earlier_stage(stages):
+    folders = {role: stages[role][0] for role in stages}
+    assert seen_earlier(folders, ["other"]) == ("pbmc", "pretrain-rna", "pretrain-protein")
+    with pytest.raises(InputError, match=r"init\.rna: .* was trained on pbmc, which is held out"):
+        seen_earlier(folders, ["pbmc"])

@@ -46,11 +46,28 @@ def test_paths_values_and_overrides(recipe_path):
         ("masking.gene_rate=2", "gene_rate: expected between 0 and 1"),
         ("architecture=perceiver", "expected one of translator, hyena"),
         ("fit.steps=[", "expected a YAML value after ="),
+        ("fit.steps=abc", "steps: expected a whole number, found 'abc'"),
+        ("fit.steps=100.5", "steps: expected a whole number, found 100.5"),
+        ("fit.seed=null", "seed: expected a whole number, found None"),
+        ("fit.learning_rate=fast", "learning_rate: expected a number, found 'fast'"),
+        ("fit={1: 2}", "unknown key 1; did you mean"),
+        ("trainer.compile=1", "compile: expected true or false, found 1"),
+        ("trainer.devices=four", "devices: expected a number of devices or a list"),
+        ("trainer.devices=[a]", "devices: expected a number of devices or a list"),
+        ("augmentation.spot_cells=5", "spot_cells: expected two whole numbers, found 5"),
+        ("augmentation.spot_cells=[a, b]", "spot_cells: expected two whole numbers"),
+        ("architecture=[hyena]", "expected one of translator, hyena"),
+        ("paired=[{path: a.h5ad, same_cells_as: 5}]", "same_cells_as: expected names"),
     ],
 )
 def test_refused_overrides(recipe_path, override, message):
     with pytest.raises(InputError, match=message):
         read_recipe(recipe_path, [override])
+
+
+def test_numbers_as_they_are_written_on_a_command_line(recipe_path):
+    recipe = read_recipe(recipe_path, ["fit.learning_rate=1e-3", "fit.steps=1e3"])
+    assert (recipe.fit.learning_rate, recipe.fit.steps) == (0.001, 1000)
 
 
 def test_unset_variable(recipe_path, monkeypatch):

@@ -70,6 +70,14 @@ def test_another_stage_does_not_go_on(run):
         run.create(RECIPE, RECORD | {"stage": "pretrain-rna"}, resume=True)
 
 
+@pytest.mark.parametrize("text", [None, "{", "[1]"])
+def test_a_run_without_its_record_does_not_go_on(run, text):
+    record = run.path / "run.json"
+    record.unlink() if text is None else record.write_text(text)
+    with pytest.raises(InputError, match=r"run\.json: expected the record of the run"):
+        run.create(RECIPE, RECORD, resume=True)
+
+
 def test_changed_data_are_noticed(run):
     changed = RECORD | {"data": {"a.h5ad": {"sha256": "2"}}}
     with pytest.raises(InputError, match=r"a\.h5ad: has changed since the run"):
@@ -117,8 +125,11 @@ def test_only_an_untouched_folder_is_taken_away(run):
 
 
 def test_one_process_writes(monkeypatch):
-    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+    names = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
+    for name in names:
         monkeypatch.delenv(name, raising=False)
     assert is_first_process()
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    assert not is_first_process()
+    for name in names:
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "1")
+            assert not is_first_process()

@@ -155,6 +155,11 @@ def test_everything_is_opened(recipe):
     assert found.names == ("a", "b", "a_again", "studies", "others")
 
 
+def test_an_entry_of_several_batches_is_held_out_by_its_own_name(recipe):
+    found = open_training_sections(recipe, ["studies"], unpaired=("protein",))
+    assert names(found.protein) == ["a_again", "others"]
+
+
 def test_a_held_out_set_takes_its_antibody_rows_with_it(recipe):
     found = open_training_sections(recipe, ["a"], unpaired=("protein",))
     assert names(found.paired) == ["b"]
@@ -167,6 +172,34 @@ def test_so_does_a_set_that_is_scored(recipe):
     found = open_training_sections(scored, unpaired=("protein",))
     assert names(found.protein) == ["studies/y", "others"]
     assert names(found.validate) == ["a"]
+
+
+def test_an_earlier_stage_may_not_have_seen_what_is_left_out(recipe, tmp_path):
+    from sclinguist_core.model.checkpoint import (
+        Checkpoint,
+        CheckpointInfo,
+        build_translator,
+        save_checkpoint,
+    )
+    from sclinguist_core.model.config import TranslatorConfig
+
+    config = TranslatorConfig(gene_dim=4, width=4, n_latents=2, n_heads=2, n_layers=1)
+    genes = pd.DataFrame(
+        {"symbol": ["CD3E"], "ensembl_id": "", "reference_share": 1.0, "mean": 1.0, "std": 1.0}
+    )
+    proteins = pd.DataFrame({"name": ["CD3"], "genes": "CD3E", "kind": "protein"})
+    info = CheckpointInfo(
+        name="x", model=config, stage="pretrain-protein", training_datasets=("a_again", "others")
+    )
+    model = build_translator(config, genes, proteins)
+    save_checkpoint(
+        Checkpoint(model=model, info=info, genes=genes, proteins=proteins, card=""),
+        tmp_path / "earlier",
+    )
+    started = replace(recipe, init={"protein": str(tmp_path / "earlier")})
+    assert open_training_sections(started).names == ("a", "b", "a_again", "others")
+    with pytest.raises(InputError, match="was trained on a_again, which is held out"):
+        open_training_sections(started, ["a"])
 
 
 def test_an_unknown_hold_out_is_refused(recipe):

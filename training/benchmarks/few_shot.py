@@ -115,7 +115,7 @@ def states(model: Checkpoint, rna: Sequence[AlignedRna]) -> np.ndarray:
         with torch.inference_mode():
             tables = network.tables()
             panel = network.panels(torch.from_numpy(part.measured), tables)
-            *_, state = network.linear_read(
+            _, _, state, _ = network.linear_read(
                 torch.from_numpy(batch.genes),
                 torch.from_numpy(batch.values),
                 panel.of(torch.from_numpy(batch.pattern)),

@@ -155,7 +155,7 @@ def with_fine_tuning(
     table
         Rows of ``proteins.tsv`` for the P proteins. Fine-tuned are those whose column
         ``fine_tuned`` names a context, ``cells`` or ``spots``; in the other context their trust
-        is untested.
+        is untested, and their expected correlation NaN.
     mean, std
         Of the network, shape (n, P).
     context
@@ -174,7 +174,9 @@ def with_fine_tuning(
         ]
     if expected_r is not None:
         cross_validated = pd.to_numeric(table["heldout_r"], errors="coerce").to_numpy(np.float64)
-        expected_r = np.where(tuned, np.maximum(cross_validated, 0.0), expected_r)
+        here = (table["fine_tuned"] == context).to_numpy()
+        cross_validated = np.where(here, np.maximum(cross_validated, 0.0), np.nan)
+        expected_r = np.where(tuned, cross_validated, expected_r)
     return Judged(
         mean=np.where(tuned, own.mean, judged.mean),
         std=np.where(tuned, (own.high - own.low) / (2 * DEFAULT_INTERVAL), judged.std),
@@ -182,6 +184,7 @@ def with_fine_tuning(
         high=np.where(tuned, own.high, judged.high),
         labels=labels,
         expected_r=expected_r,
+        unit=judged.unit,
     )
 
 

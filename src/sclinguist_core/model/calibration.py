@@ -311,10 +311,19 @@ def _context(record: dict[str, Any]) -> ContextCalibration:
     expected = {field.name for field in dataclasses.fields(ContextCalibration)}
     if set(record) != expected:
         raise ValueError(f"keys {sorted(set(record) ^ expected)}")
-    fields: dict[str, Any] = {
-        key: np.array([np.nan if x is None else x for x in value], np.float64)
-        if isinstance(value, list)
-        else float(value)
-        for key, value in record.items()
-    }
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(ContextCalibration):
+        value = record[field.name]
+        if isinstance(value, list) != (field.type == "np.ndarray"):
+            raise ValueError(f"{field.name}: {type(value).__name__}")
+        fields[field.name] = (
+            np.array([np.nan if x is None else x for x in value], np.float64)
+            if isinstance(value, list)
+            else float(value)
+        )
+    n_interval = len(interval_features(np.zeros(1), np.zeros(1), np.ones(1)))
+    for names, size in ((("tested",), 6), (("untested",), 5), (("lower", "upper"), n_interval)):
+        for name in names:
+            if fields[name].shape != (size,):
+                raise ValueError(f"{name}: shape {fields[name].shape}")
     return ContextCalibration(**fields)

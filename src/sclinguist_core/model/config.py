@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,12 +131,32 @@ def dataclass_from_dict(cls: type, values: dict[str, Any], *, source: str) -> An
     InputError
         For a key that the dataclass lacks (the nearest name is given), or a refused value.
     """
-    known = [field.name for field in dataclasses.fields(cls)]
+    known = {field.name: field.type for field in dataclasses.fields(cls)}
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
             raise InputError(f"{source}: unknown key {key!r}; did you mean {near!r}?")
     try:
-        return cls(**values)
+        return cls(**{key: _checked(key, value, known[key]) for key, value in values.items()})
     except (TypeError, ValueError) as error:
         raise InputError(f"{source}: {error}") from error
+
+
+def _checked(key: str, value: Any, kind: Any) -> Any:
+    """Refuse what is not of a field's kind; YAML takes ``1e-3`` for text, here it is a number."""
+    if kind == "bool" and not isinstance(value, bool):
+        raise ValueError(f"{key}: expected true or false, found {value!r}")
+    if kind not in ("int", "float"):
+        return value
+    number = value
+    if isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+    whole = kind == "int"
+    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        raise ValueError(f"{key}: expected a {'whole ' * whole}number, found {value!r}")
+    if whole and number != int(number):
+        raise ValueError(f"{key}: expected a whole number, found {value!r}")
+    return int(number) if whole else number

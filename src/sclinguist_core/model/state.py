@@ -6,6 +6,12 @@ measured in it - not their product with what was measured, which shrinks with ev
 panel lacks. From the state every gene can be *imputed*, its own mRNA among them: the mean of many
 genes is a better witness of a protein than a handful of its own transcripts.
 
+A small panel tells little, and a least-squares position from little is mostly noise. So what the
+panel lacks is made up by what is known of cells: the position is drawn to where they usually lie,
+by as much as the panel's *share* of all that the genes tell falls short of 1. In training it is
+not: a network that has learned from noisy positions reads quiet ones well, and the other way round
+it does not.
+
 Components, their use for each protein (a ridge regression) and the place where cells usually lie
 are solved for in closed form (`sclinguist_core.train.components`); beside the regression a
 perceptron on the state is trained by gradients.
@@ -75,13 +81,38 @@ class CellState(nn.Module):
                 index_BT, self.loadings.float(), per_sample_weights=z_BT.float(), mode="sum"
             )
 
-    def solve(self, read_BR: Tensor, gram: Tensor) -> Tensor:
-        """State of each cell, shape (B, R); `gram` is (R, R) for all cells or (B, R, R)."""
+    def share(self, gram: Tensor) -> Tensor:
+        """Share of what all genes tell that the measured ones do, 0 to 1, shape () or (B,).
+
+        Parameters
+        ----------
+        gram
+            `gram` of the measured genes, (R, R) for all cells or (B, R, R).
+        """
+        told = gram.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
+        return (told / self.loadings.float().square().sum().clamp(min=1e-12)).clamp(0.0, 1.0)
+
+    def solve(self, read_BR: Tensor, gram: Tensor, prior: Tensor) -> Tensor:
+        """State of each cell, shape (B, R).
+
+        Parameters
+        ----------
+        read_BR
+            `read` of the cells, less that of unexpressed genes.
+        gram
+            `gram` of the measured genes, (R, R) for all cells or (B, R, R).
+        prior
+            How much it counts where cells usually lie, shape () or (B,): at 1 as much as a gene's
+            own noise of one standard deviation asks for.
+        """
         with torch.autocast(self.loadings.device.type, enabled=False):
+            drawn = prior.float()[..., None] / self.scale**2  # (R,) or (B, R)
             ridged = gram + RIDGE * torch.eye(gram.shape[-1], device=gram.device)
+            ridged = ridged + torch.diag_embed(drawn)
+            read_BR = read_BR.float() + drawn * self.center
             if gram.ndim == 2:
-                return torch.linalg.solve(ridged, read_BR.float().T).T
-            return torch.linalg.solve(ridged, read_BR.float())
+                return torch.linalg.solve(ridged, read_BR.T).T
+            return torch.linalg.solve(ridged, read_BR)
 
     def standardise(self, state_BR: Tensor) -> Tensor:
         """State in units of the training cells' spread, shape (B, R)."""

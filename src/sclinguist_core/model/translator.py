@@ -72,7 +72,8 @@ class Translation:
     trunk
         Cell trunk, shape (B, G): what the protein queries and fine-tuning read.
     heads
-        The predictions that `mean` is the mean of (before an adapter), shape (N, B, P).
+        The predictions that `mean` is the mean of (before an adapter), shape (N, B, P). The first,
+        which reads gene by gene, counts by the share of all genes' information that was measured.
     log_heads
         Predictions of standardised ``log1p`` counts, shape (N, B, P); N is 0 for a network that
         does not make them.
@@ -128,12 +129,15 @@ class Reading:
         Standardised expression of the coding genes, shape (B, C).
     state
         Position on the components, shape (B, R).
+    share
+        Share of what all genes tell that the measured ones do, shape () or (B,).
     """
 
     trunk: Tensor
     latents: Tensor
     coding: Tensor
     state: Tensor
+    share: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -495,11 +499,12 @@ class Translator(nn.Module):
 
     def linear_read(
         self, genes_BT: Tensor, x_BT: Tensor, panel: Panels, tables: Tables
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Standardise expression and sum it up.
 
         Returns the product with the gene embeddings, shape (B, G), the standardised expression
-        of the coding genes, shape (B, C), and the state, shape (B, R).
+        of the coding genes, shape (B, C), the state, shape (B, R), and the panel's share, shape
+        () or (B,), which is 1 in training.
         """
         index_BT = genes_BT.clamp(min=0)
         z_BT = (x_BT - self.gene_mean[index_BT]) / self.gene_std[index_BT]
@@ -513,9 +518,13 @@ class Translator(nn.Module):
         )
         coding_BC = F.pad(panel.coding, (0, 1)).scatter_add(1, self.coding_column[index_BT], z_BT)
         state_BR = panel.state
+        share = read_BG.new_ones(())
         if self.state is not None:
-            state_BR = self.state.solve(panel.state + self.state.read(index_BT, z_BT), panel.gram)
-        return read_BG + panel.read, coding_BC[:, :-1], state_BR
+            if not self.training:
+                share = self.state.share(panel.gram)
+            told_BR = panel.state + self.state.read(index_BT, z_BT)
+            state_BR = self.state.solve(told_BR, panel.gram, 1.0 - share)
+        return read_BG + panel.read, coding_BC[:, :-1], state_BR, share
 
     def forward(
         self,
@@ -558,7 +567,9 @@ class Translator(nn.Module):
             state_BR = self.state.standardise(reading.state)
             heads += self.state_heads(state_BR, query_PD, bias_P, proteins)
         heads_NBP = torch.stack(heads) + own_mrna_BP
-        mean_BP = heads_NBP.mean(dim=0)
+        # The heads on the state make up for genes that a panel lacks; the first cannot.
+        lacking = (1.0 - reading.share)[..., None]
+        mean_BP = (heads_NBP.sum(dim=0) - lacking * heads_NBP[0]) / (len(heads_NBP) - lacking)
         log_heads_NBP = mean_BP.new_zeros(0, *mean_BP.shape)
         if self.config.log_output:
             log_heads_NBP = self._log_heads(reading, query_PD, own_mrna_BP, proteins)
@@ -603,13 +614,13 @@ class Translator(nn.Module):
         attended: tuple[Tensor, Tensor] | None = None,
     ) -> Reading:
         """Read B cells; parameters as of `forward`."""
-        read_BG, coding_BC, state_BR = self.linear_read(genes_BT, x_BT, panel, tables)
+        read_BG, coding_BC, state_BR, share = self.linear_read(genes_BT, x_BT, panel, tables)
         trunk_BG, latents_BLD = self._begin(read_BG)
         token_genes, token_x = (genes_BT, x_BT) if attended is None else attended
         latents_BLD = self.reader(latents_BLD, tables.gene_key_value, token_genes, token_x)
         for layer in self.layers:
             latents_BLD = layer(latents_BLD)
-        return Reading(trunk_BG, latents_BLD, coding_BC, state_BR)
+        return Reading(trunk_BG, latents_BLD, coding_BC, state_BR, share)
 
     def _begin(self, read_BG: Tensor) -> tuple[Tensor, Tensor]:
         """Trunk (B, G) and latents (B, L, D) of cells, before these attend to anything."""

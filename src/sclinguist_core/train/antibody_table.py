@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 def read_antibody_table(entry: DataEntry) -> Section:
     """Read antibody counts into a section without RNA.
 
-    Columns of numbers are antibodies, under the study's own names; what they are
-    (``uns["protein_panel"]``) decides later which become targets, so that a column of depths or an
-    isotype control never does. Other columns go to ``obs``.
+    Columns of numbers are antibodies, under the study's own names, if their names are known to be
+    some; what they are (``uns["protein_panel"]``) decides later which become targets, so that an
+    isotype control never does. Other columns go to ``obs``: one of depths would be no target, but
+    it would move the centre of the CLR.
 
     Raises
     ------
@@ -44,7 +45,6 @@ def read_antibody_table(entry: DataEntry) -> Section:
         table = table.T
     table.index = pd.Index(table.index.astype(str), dtype=object)
     antibodies = table.select_dtypes("number").astype(np.float32)
-    others = table.drop(columns=antibodies.columns)
     panel = resolve_panel([str(name) for name in antibodies.columns])
     n_known = int((panel["status"] == "resolved").sum())
     if n_known < 2:
@@ -54,6 +54,9 @@ def read_antibody_table(entry: DataEntry) -> Section:
             f"{path}: {n_known} of {len(panel)} columns are known antibodies, expected at least "
             f"two{hint}; see `sclinguist proteins resolve`."
         )
+    is_antibody = (panel["status"] != "unknown").to_numpy()
+    panel, antibodies = panel.loc[is_antibody], antibodies.loc[:, is_antibody]
+    others = table.drop(columns=antibodies.columns)
     if float(np.nanmin(antibodies.to_numpy(), initial=0.0)) < 0:
         raise InputError(
             f"{path}: holds negative values, expected raw antibody counts; give the raw counts."

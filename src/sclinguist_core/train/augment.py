@@ -58,6 +58,10 @@ class Augmentation:
                 raise ValueError(
                     f"{name}: expected above 0, at most 1, found {getattr(self, name)}"
                 )
+        if len(np.atleast_1d(self.spot_cells)) != 2 or any(
+            type(number) is not int for number in self.spot_cells
+        ):
+            raise ValueError(f"spot_cells: expected two whole numbers, found {self.spot_cells!r}")
         low, high = self.spot_cells
         if not 1 <= low <= high:
             raise ValueError(f"spot_cells: expected 1 <= fewest <= most, found {self.spot_cells}")

@@ -118,8 +118,8 @@ def describe(
     proteins["fine_tuned"] = ""
     if "heldout_r" not in proteins:
         proteins["heldout_r"] = ""
-    # Tables of other makers keep trust by context as well.
-    own = ["trust", f"trust_{cells.context}"], ["heldout_r", f"heldout_r_{cells.context}"]
+    # The bundled table keeps trust by context as well.
+    own = ["trust", f"trust_{cells.context}"], ["heldout_r", f"r_{cells.context}"]
     trust, heldout = ([name for name in names if name in proteins] for names in own)
     proteins[heldout] = proteins[heldout].astype(object)
     for place, row in zip(column, calibration.itertuples(), strict=True):

@@ -17,7 +17,12 @@ import torch
 from torch import Tensor
 
 from sclinguist_core.errors import InputError
-from sclinguist_core.model.checkpoint import Checkpoint, load_checkpoint
+from sclinguist_core.model.checkpoint import (
+    Checkpoint,
+    checkpoint_folder,
+    load_checkpoint,
+    read_info,
+)
 
 if TYPE_CHECKING:
     from sclinguist_core.model.translator import Translator
@@ -39,6 +44,37 @@ _UNTRAINED = {
 }  # fmt: skip
 
 Rows = list[int] | slice
+
+
+def seen_earlier(
+    folders: Mapping[str, str | Path], left_out: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Name the data sets that earlier stages were trained on.
+
+    Parameters
+    ----------
+    folders
+        Checkpoint folder (or run folder) of each role.
+    left_out
+        Names of data sets that must leave no trace.
+
+    Raises
+    ------
+    InputError
+        If a folder holds no checkpoint, or one that was trained on a set that is left out.
+    """
+    seen: list[str] = []
+    for role, folder in folders.items():
+        names = read_info(checkpoint_folder(folder)).training_datasets
+        for name in names:
+            if name in left_out:
+                raise InputError(
+                    f"init.{role}: {folder} was trained on {name}, which is held out or validated "
+                    "here, expected a stage that has not seen it; train that stage with the same "
+                    "hold_out and validate."
+                )
+        seen += names
+    return tuple(dict.fromkeys(seen))
 
 
 def initialise(

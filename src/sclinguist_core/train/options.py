@@ -11,7 +11,10 @@ ACCELERATORS = ("auto", "cpu", "cuda")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainerConfig:
-    """The ``trainer`` section of a recipe. Nothing here changes what is learned, up to rounding.
+    """The ``trainer`` section of a recipe: how a run is done.
+
+    But for `gradient_clip` (and `patience` and `keep`, which say when to stop and what to keep)
+    nothing here changes what is learned, up to rounding.
 
     Attributes
     ----------
@@ -77,5 +80,10 @@ class TrainerConfig:
         for name in ("gradient_clip", "workers", "patience"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: expected at least 0, found {getattr(self, name)}")
+        numbers = self.devices if isinstance(self.devices, tuple) else (self.devices,)
+        if not numbers or any(type(number) is not int for number in numbers):
+            raise ValueError(
+                f"devices: expected a number of devices or a list of them, found {self.devices!r}"
+            )
         if isinstance(self.devices, int) and self.devices < 1:
             raise ValueError(f"devices: expected at least 1, found {self.devices}")

@@ -207,7 +207,7 @@ def _check_keys(values: Mapping[str, Any], known: Sequence[str], source: str) ->
 
 def _build(values: dict[str, Any], source: str) -> Recipe:
     architecture = values.get("architecture", "translator")
-    if architecture not in ARCHITECTURES:
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
         raise InputError(
             f"{source}: architecture {architecture!r}, expected one of {', '.join(ARCHITECTURES)}."
         )

@@ -23,6 +23,9 @@ from sclinguist_core.errors import InputError
 from sclinguist_core.files import replacing
 from sclinguist_core.train.fit import Step
 
+_RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
+"""Variables by which torchrun, SLURM and Lightning number processes and machines."""
+
 
 class RunFolder:
     """Where a run keeps its files.
@@ -107,7 +110,13 @@ class RunFolder:
     def _check_same(self, recipe: str, record: Mapping[str, Any]) -> None:
         import yaml
 
-        earlier = json.loads((self.path / "run.json").read_text("utf-8"))
+        try:
+            earlier = dict(json.loads((self.path / "run.json").read_text("utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(
+                f"{self.path / 'run.json'}: expected the record of the run in this folder, found "
+                f"none ({error}); choose another name."
+            ) from error
         if earlier.get("stage") != record.get("stage"):
             raise InputError(
                 f"{self.path}: holds a run of {earlier.get('stage')}, expected one of "
@@ -215,7 +224,7 @@ def _append(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def is_first_process() -> bool:
     """Whether this is the process that writes files (others of a run share its work only)."""
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    return all(os.environ.get(name, "0") == "0" for name in _RANKS)
 
 
 def plain(value: Any) -> Any:

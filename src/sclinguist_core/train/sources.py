@@ -69,6 +69,10 @@ class DataEntry:
             object.__setattr__(self, "same_cells_as", (self.same_cells_as,))
         elif isinstance(self.same_cells_as, list):
             object.__setattr__(self, "same_cells_as", tuple(self.same_cells_as))
+        if not isinstance(self.same_cells_as, tuple | Mapping):
+            raise ValueError(
+                f"same_cells_as: expected names of data sets, found {self.same_cells_as!r}"
+            )
         if isinstance(self.same_cells_as, Mapping) and self.batch_key is None:
             raise ValueError("same_cells_as: a mapping of batches needs batch_key")
         if not self.name:
@@ -86,7 +90,7 @@ class DataEntry:
         """Whether a hold-out removes all of this entry, and the batches that it removes."""
         if isinstance(self.same_cells_as, Mapping):
             gone = tuple(b for b, name in self.same_cells_as.items() if name in hold_out)
-            return False, gone
+            return self.name in hold_out, gone
         return bool({self.name, *self.same_cells_as} & set(hold_out)), ()
 
     def to_plain(self) -> str | dict[str, Any]:

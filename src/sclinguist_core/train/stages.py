@@ -195,7 +195,7 @@ def post_pretrain(
     held_out = [paired_dataset(s, statistics.symbols, names) for s in sections.validate]
     model = _network(recipe, recipe.translator, statistics.table, proteins)
     fit_components(model, aligned, statistics.share, datasets)
-    trained_on = tuple(dict.fromkeys(section.name.partition("/")[0] for section in sections.paired))
+    trained_on = sections.names_of(*sections.paired)
     finish = CheckpointMaker(
         recipe, recipe.translator, statistics.table, proteins, trained_on, "post-pretrain", run
     )

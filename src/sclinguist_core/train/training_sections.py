@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sclinguist_core.data.section import Section
 from sclinguist_core.errors import InputError
+from sclinguist_core.train.handover import seen_earlier
 from sclinguist_core.train.sources import DataEntry, open_entry
 
 if TYPE_CHECKING:
@@ -20,19 +21,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingSections:
-    """What a recipe names, opened, less what is held out; empty where a stage has no use for it."""
+    """What a recipe names, opened, less what is held out; empty where a stage has no use for it.
+
+    Attributes
+    ----------
+    paired, rna, protein, validate
+        The lists of the recipe.
+    earlier
+        Names of the data sets that the stages in ``init`` were trained on.
+    """
 
     paired: list[Section]
     rna: list[Section]
     protein: list[Section]
     validate: list[Section]
+    earlier: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the data sets whose cells are trained on."""
-        sections = (*self.paired, *self.rna, *self.protein)
+        """Names of the data sets whose cells the weights have seen, in earlier stages too."""
+        return self.names_of(*self.paired, *self.rna, *self.protein)
+
+    def names_of(self, *sections: Section) -> tuple[str, ...]:
+        """Names of some data sets, and of those that earlier stages were trained on."""
         # Batches of one data set are called set/batch.
-        return tuple(dict.fromkeys(section.name.partition("/")[0] for section in sections))
+        names = [section.name.partition("/")[0] for section in sections]
+        return tuple(dict.fromkeys((*names, *self.earlier)))
 
 
 def open_training_sections(
@@ -52,7 +66,7 @@ def open_training_sections(
     Raises
     ------
     InputError
-        If a held-out name is not in the recipe.
+        If a held-out name is not in the recipe, or a stage in ``init`` has seen what is left out.
     """
     hold_out = (*recipe.hold_out, *hold_out)
     names = [entry.name for entry in (*recipe.paired, *recipe.rna, *recipe.protein)]
@@ -62,11 +76,15 @@ def open_training_sections(
                 f"hold-out {name!r}: not in the recipe, expected one of {', '.join(names)}."
             )
     gone = [*hold_out, *(entry.name for entry in recipe.validate)]
+    entries = (*recipe.paired, *recipe.rna, *recipe.protein)
+    same_cells = [entry.name for entry in entries if entry.left_out_with(gone)[0]]
+    earlier = seen_earlier(recipe.init, [*gone, *same_cells])
     return TrainingSections(
         paired=_open(recipe.paired, gone),
         rna=_open(recipe.rna, gone) if "rna" in unpaired else [],
         protein=_open(recipe.protein, gone) if "protein" in unpaired else [],
         validate=_open(recipe.validate, ()),
+        earlier=earlier,
     )
 
 
