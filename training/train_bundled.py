@@ -24,11 +24,12 @@ from sclinguist_core.console import progress_bar
 from sclinguist_core.data.readers import open_section
 from sclinguist_core.data.section import Section
 from sclinguist_core.evaluation import held_out as held_out_sets
-from sclinguist_core.evaluation.calibration import FAIRLY_R, WELL_R, fit_calibration, fit_context
+from sclinguist_core.evaluation.calibration import fit_calibration, fit_context
 from sclinguist_core.evaluation.evaluate import Evaluation, evaluate
 from sclinguist_core.evaluation.reference import fit_familiarity
 from sclinguist_core.inference.predict import Prediction, attach, finish, predict_iter
 from sclinguist_core.inference.trust import judge
+from sclinguist_core.model.calibration import FAIRLY_R, WELL_R
 from sclinguist_core.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sclinguist_core.resources import checkpoints_dir
 from sclinguist_core.train.corpus import paired_dataset

@@ -6,7 +6,8 @@ from sclinguist_core.data.align import align_genes
 from sclinguist_core.inference.predict import as_section
 from sclinguist_core.model.checkpoint import build_translator
 from sclinguist_core.model.config import TranslatorConfig
-from sclinguist_core.train.components import fit_components
+from sclinguist_core.model.state import RIDGE
+from sclinguist_core.train.components import PROTEIN_RIDGE, fit_components
 from sclinguist_core.train.corpus import (
     gene_statistics,
     gene_universe,
@@ -109,6 +110,34 @@ def test_less_evidence_gives_own_mrna_more_weight():
     gain = dict(zip(sorted(MARKERS), model.cognate_gain.tolist(), strict=True))
     assert gain["CD3"] == gain["CD19"] == pytest.approx(0.2)
     assert gain["CD4"] == gain["CD56"] == pytest.approx(0.3)
+
+
+def test_cells_in_which_a_protein_was_not_measured_do_not_teach_it():
+    adata = paired_cells(300)
+    lacking = adata.copy()
+    lacking.obsm["protein"].iloc[:150, lacking.obsm["protein"].columns.get_loc("CD19")] = np.nan
+    model, statistics, (data,) = fitted([as_section(lacking)])
+    column = sorted(MARKERS).index("CD19")
+    states = _states_of(model, data, statistics.share)
+    target = data.targets(data.antibodies)[:, data.protein == column][:, 0]
+    rows = np.flatnonzero(np.isfinite(target))
+    assert len(rows) == 150
+    centred = states[rows] - states[rows].mean(axis=0)
+    square = centred.T @ centred
+    ridge = PROTEIN_RIDGE * np.trace(square) / len(square)
+    weight = np.linalg.solve(square + ridge * np.eye(len(square)), centred.T @ target[rows])
+    found = model.state_heads.weight.numpy()[column] / model.state.scale.numpy()
+    np.testing.assert_allclose(found, weight, rtol=2e-3, atol=1e-4)
+
+
+def _states_of(model, data, share):
+    """Unstandardised states, as the closed form sees them."""
+    loadings = model.state.loadings.numpy().astype(np.float64)
+    rna = data.rna
+    z = (rna.expression(share).toarray() - model.gene_mean.numpy()) / model.gene_std.numpy()
+    z = np.clip(z, -model.config.clip, model.config.clip)
+    gram = loadings.T @ loadings + RIDGE * np.eye(loadings.shape[1])
+    return np.linalg.solve(gram, (z @ loadings).T).T
 
 
 def test_without_components_nothing_happens():

@@ -21,7 +21,7 @@ import pandas as pd
 from sclinguist_core.data.align import AlignedRna, align_genes
 from sclinguist_core.data.correlation import column_correlation
 from sclinguist_core.data.readers import open_section
-from sclinguist_core.evaluation.calibration import WELL_R, fit_context
+from sclinguist_core.evaluation.calibration import fit_context
 from sclinguist_core.evaluation.held_out import (
     HeldOut,
     collect,
@@ -29,7 +29,7 @@ from sclinguist_core.evaluation.held_out import (
     spots_of,
 )
 from sclinguist_core.evaluation.reference import fit_familiarity
-from sclinguist_core.model.calibration import CONTEXTS
+from sclinguist_core.model.calibration import CONTEXTS, WELL_R
 from sclinguist_core.model.checkpoint import Checkpoint, load_checkpoint
 from sclinguist_core.train.augment import thin
 from sclinguist_core.train.corpus import PairedDataset, paired_dataset

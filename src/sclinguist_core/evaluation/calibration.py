@@ -19,7 +19,9 @@ from sclinguist_core.data.correlation import column_correlation
 from sclinguist_core.evaluation.held_out import HeldOut
 from sclinguist_core.model.calibration import (
     CONTEXTS,
+    FAIRLY_R,
     OBSERVED,
+    WELL_R,
     Calibration,
     ContextCalibration,
     fisher,
@@ -27,9 +29,6 @@ from sclinguist_core.model.calibration import (
     relative_spread,
 )
 
-WELL_R = 0.7
-"""A protein is well predicted where its correlation is at least this."""
-FAIRLY_R = 0.4
 WELL_PRECISION = 0.885
 """Share of the proteins labelled "well" that shall be well predicted in a set not seen, by the
 figures that the threshold is chosen on. Those flatter it: 85 % is what is wanted elsewhere."""

@@ -252,7 +252,7 @@ def predict_iter(
             first = yield from _quietly(runner, one, total)
             second = yield from _quietly(runner, other, total)
             seen = fisher(column_correlation(first, second))
-        judged = trust.judge(calibration.take(chosen), mean, std, seen)
+        judged = trust.judge(calibration.take(chosen), mean, std, seen, context)
     else:
         judged = trust.uncalibrated(table, mean, std, context)
     judged = trust.with_fine_tuning(judged, table, mean, std, context)

@@ -112,7 +112,11 @@ class Judged:
 
 
 def judge(
-    calibration: ContextCalibration, mean: np.ndarray, std: np.ndarray, seen: np.ndarray | None
+    calibration: ContextCalibration,
+    mean: np.ndarray,
+    std: np.ndarray,
+    seen: np.ndarray | None,
+    context: str = "cells",
 ) -> Judged:
     """Calibrate predictions, and label the proteins by what the section shows.
 
@@ -139,7 +143,7 @@ def judge(
         high=high,
         labels=calibration.labels(expected_r, spread),
         expected_r=expected_r,
-        unit=SPOT_UNIT if calibration.offset.any() else None,
+        unit=SPOT_UNIT if context == "spots" else None,
     )
 
 

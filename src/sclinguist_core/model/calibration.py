@@ -37,6 +37,8 @@ CONTEXTS = ("cells", "spots")
 COVERAGE = 0.9
 NOT_HERE = "not verifiable here"
 LABELS = ("well", "fairly", "poorly", "untested", NOT_HERE)
+WELL_R, FAIRLY_R = 0.7, 0.4
+"""A protein is well, or fairly, predicted where its correlation is at least this."""
 NARROW = 0.5
 """Predictions that vary less than this share of their usual range: the section lacks the cells."""
 _PER_PROTEIN = (

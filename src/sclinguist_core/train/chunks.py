@@ -140,8 +140,24 @@ class StepChunks:
         return [self.source.chunk(step, number) for number in numbers]
 
 
-@dataclass(frozen=True, slots=True)
-class PairedChunks:
+class ByConfig:
+    """Base of sources whose steps are as large as their `config` says."""
+
+    config: FitConfig
+
+    @property
+    def n_chunks(self) -> int:
+        """Chunks of a step."""
+        return self.config.sets_per_step
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a chunk."""
+        return self.config.batch_size
+
+
+@dataclass(frozen=True)
+class PairedChunks(ByConfig):
     """Chunks of paired cells (stage 2), augmented.
 
     Attributes
@@ -158,16 +174,6 @@ class PairedChunks:
     gene_share: np.ndarray
     config: FitConfig
     augmentation: Augmentation
-
-    @property
-    def n_chunks(self) -> int:
-        """Chunks of a step."""
-        return self.config.sets_per_step
-
-    @property
-    def batch_size(self) -> int:
-        """Rows of a chunk."""
-        return self.config.batch_size
 
     def chunk(self, step: int, number: int) -> Chunk:
         """Draw one chunk."""

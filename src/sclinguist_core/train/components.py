@@ -240,21 +240,27 @@ def _regression(
     """
     weight = np.zeros((len(has), states[0].shape[1]))
     bias = np.zeros(len(has))
-    for sets in np.unique(has, axis=0):
-        if not sets.any():
-            continue
-        proteins = np.flatnonzero((has == sets).all(axis=1))
-        used = np.flatnonzero(sets).tolist()
-        w = [paired[d].n_obs ** -0.5 for d in used]
-        n = sum(a * paired[d].n_obs for a, d in zip(w, used, strict=True))
-        mean = sum(a * states[d].sum(axis=0) for a, d in zip(w, used, strict=True)) / n
+    abundance = [
+        _of_proteins(target, data.protein, len(has))
+        for target, data in zip(targets, paired, strict=True)
+    ]
+    # Proteins that the same cells measured share one solve.
+    cells: dict[bytes, list[int]] = {}
+    for protein in np.flatnonzero(has.any(axis=1)).tolist():
+        measured = [np.isfinite(values[:, protein]) for values in abundance]
+        cells.setdefault(np.packbits(np.concatenate(measured)).tobytes(), []).append(protein)
+    for proteins in cells.values():
+        known = [np.flatnonzero(np.isfinite(values[:, proteins[0]])) for values in abundance]
+        used = [d for d, rows in enumerate(known) if len(rows)]
+        w = [len(known[d]) ** -0.5 for d in used]
+        n = sum(a * len(known[d]) for a, d in zip(w, used, strict=True))
+        mean = sum(a * states[d][known[d]].sum(axis=0) for a, d in zip(w, used, strict=True)) / n
         square = np.zeros((len(mean), len(mean)))
         product = np.zeros((len(mean), len(proteins)))
         for a, d in zip(w, used, strict=True):
-            centred = states[d] - mean
+            centred = states[d][known[d]] - mean
             square += a * (centred.T @ centred)
-            target = np.nan_to_num(targets[d])
-            product += a * (centred.T @ _of_proteins(target, paired[d].protein, proteins))
+            product += a * (centred.T @ abundance[d][known[d]][:, proteins])
         ridge = PROTEIN_RIDGE * np.trace(square) / len(square)
         solution = np.linalg.solve(square + ridge * np.eye(len(square)), product)
         weight[proteins] = solution.T
@@ -262,10 +268,13 @@ def _regression(
     return weight, bias
 
 
-def _of_proteins(target: np.ndarray, protein: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Mean over the antibodies of each wanted protein, shape (n, len(wanted))."""
-    member = (protein[:, None] == wanted).astype(np.float32)
-    return target @ (member / member.sum(axis=0))
+def _of_proteins(target: np.ndarray, protein: np.ndarray, n_proteins: int) -> np.ndarray:
+    """Mean over the measured antibodies of each protein, shape (n, P); NaN = not measured."""
+    known = np.isfinite(target)
+    member = (protein[:, None] == np.arange(n_proteins)).astype(np.float32)
+    count = known @ member
+    total = np.where(known, target, 0.0) @ member
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
 
 @torch.no_grad()

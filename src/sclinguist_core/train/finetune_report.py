@@ -10,14 +10,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from sclinguist_core.model.calibration import FAIRLY_R, WELL_R
 from sclinguist_core.model.checkpoint import Checkpoint
 from sclinguist_core.train.own_cells import OwnCells
 from sclinguist_core.train.provenance import versions
 from sclinguist_core.train.residual import Cells, Correction, centred
 
 COVERAGE = 0.9
-WELL, FAIRLY = 0.6, 0.35
-"""Trust labels start at these correlations, as for the bundled checkpoint."""
 _SLOPES = (0.1, 1.2)
 Solved = list[tuple[np.ndarray, np.ndarray, Correction]]
 """Rows, columns and solution of each set of proteins that the same cells measured."""
@@ -58,7 +57,7 @@ def calibrate(cells: OwnCells, corrections: Solved, std: np.ndarray) -> pd.DataF
             "n": n,
             "slope": slope,
             "interval": interval,
-            "trust": np.select([sure >= WELL, sure >= FAIRLY], ["well", "fairly"], "poorly"),
+            "trust": np.select([sure >= WELL_R, sure >= FAIRLY_R], ["well", "fairly"], "poorly"),
         }
     )
 

@@ -29,7 +29,7 @@ from sclinguist_core.model.checkpoint import Checkpoint, save_checkpoint
 from sclinguist_core.model.hyena import HyenaTranslator
 from sclinguist_core.model.hyena_checkpoint import hyena_checkpoint
 from sclinguist_core.model.hyena_config import HyenaConfig
-from sclinguist_core.train.chunks import Chunk, drawn_set, dropout_seed, generator
+from sclinguist_core.train.chunks import ByConfig, Chunk, drawn_set, dropout_seed, generator
 from sclinguist_core.train.corpus import gene_statistics, gene_universe, protein_universe
 from sclinguist_core.train.fit import FitConfig, Step
 from sclinguist_core.train.objectives import Objective
@@ -109,8 +109,8 @@ class PublishedCells:
         return torch.from_numpy(x)
 
 
-@dataclass(frozen=True, slots=True)
-class HyenaChunks:
+@dataclass(frozen=True)
+class HyenaChunks(ByConfig):
     """Chunks of paired cells, drawn without augmentation.
 
     Attributes
@@ -126,16 +126,6 @@ class HyenaChunks:
     datasets: Sequence[PublishedCells]
     n_positions: int
     config: FitConfig
-
-    @property
-    def n_chunks(self) -> int:
-        """Chunks of a step."""
-        return self.config.sets_per_step
-
-    @property
-    def batch_size(self) -> int:
-        """Rows of a chunk."""
-        return self.config.batch_size
 
     def chunk(self, step: int, number: int) -> Chunk:
         """Draw one chunk."""

@@ -20,7 +20,7 @@ from sclinguist_core.data.preprocess import protein_clr
 from sclinguist_core.data.section import Section
 from sclinguist_core.errors import InputError
 from sclinguist_core.model.translator import Tables, Translator
-from sclinguist_core.train.chunks import Chunk, drawn_set, dropout_seed, generator
+from sclinguist_core.train.chunks import ByConfig, Chunk, drawn_set, dropout_seed, generator
 from sclinguist_core.train.fit import FitConfig
 from sclinguist_core.train.masking import Masking
 from sclinguist_core.train.objectives import Objective, robust_error_sum, scale_error_sum
@@ -134,8 +134,8 @@ def mask_proteins(
     return ((deviation - centre) / scale).astype(np.float32), target.astype(np.float32)
 
 
-@dataclass(frozen=True, slots=True)
-class ProteinChunks:
+@dataclass(frozen=True)
+class ProteinChunks(ByConfig):
     """Chunks of cells with hidden proteins.
 
     Attributes
@@ -149,16 +149,6 @@ class ProteinChunks:
     datasets: Sequence[ProteinDataset]
     config: FitConfig
     masking: Masking
-
-    @property
-    def n_chunks(self) -> int:
-        """Chunks of a step."""
-        return self.config.sets_per_step
-
-    @property
-    def batch_size(self) -> int:
-        """Rows of a chunk."""
-        return self.config.batch_size
 
     def chunk(self, step: int, number: int) -> Chunk:
         """Draw one chunk."""

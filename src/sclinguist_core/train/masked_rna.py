@@ -23,9 +23,10 @@ from torch import Tensor
 from sclinguist_core.data.align import AlignedRna
 from sclinguist_core.data.batches import PADDING, pad_rows
 from sclinguist_core.data.preprocess import log1p_cp10k
-from sclinguist_core.model.translator import N_LEVELS, Tables, Translator
+from sclinguist_core.model.decoder import N_LEVELS
+from sclinguist_core.model.translator import Tables, Translator
 from sclinguist_core.train.augment import Augmentation, thin
-from sclinguist_core.train.chunks import Chunk, drawn_set, dropout_seed, generator
+from sclinguist_core.train.chunks import ByConfig, Chunk, drawn_set, dropout_seed, generator
 from sclinguist_core.train.fit import FitConfig
 from sclinguist_core.train.masking import Masking
 from sclinguist_core.train.objectives import Objective, level_error_sum, robust_error_sum
@@ -156,8 +157,8 @@ def chosen_columns(filled: np.ndarray, n_most: int, rng: np.random.Generator) ->
     return np.argpartition(order, n_most - 1, axis=1)[:, :n_most]
 
 
-@dataclass(frozen=True, slots=True)
-class RnaChunks:
+@dataclass(frozen=True)
+class RnaChunks(ByConfig):
     """Chunks of cells with hidden genes.
 
     Attributes
@@ -175,16 +176,6 @@ class RnaChunks:
     config: FitConfig
     augmentation: Augmentation
     masking: Masking
-
-    @property
-    def n_chunks(self) -> int:
-        """Chunks of a step."""
-        return self.config.sets_per_step
-
-    @property
-    def batch_size(self) -> int:
-        """Rows of a chunk."""
-        return self.config.batch_size
 
     def chunk(self, step: int, number: int) -> Chunk:
         """Draw one chunk."""
