@@ -1,8 +1,8 @@
 """Fine-tuning: a checkpoint learns from a user's own cells or sections with measured protein.
 
 In closed form (`sclinguist_core.train.residual`), so that 20 cells do not spoil what thousands
-taught and 1,000 take seconds. Gradient training of all or of some weights was compared with it
-(``training/benchmarks/few_shot.py``) and is not better at 20 to 500 cells.
+taught and 1,000 take seconds. ``training/benchmarks/few_shot.py --gradient`` compares it with
+training all or some of the weights by gradients.
 
 Shapes: n cells, P proteins measured by the user.
 """
