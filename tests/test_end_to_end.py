@@ -73,9 +73,9 @@ def test_evaluate_writes_its_tables(work):
 
 def test_ctrl_c_leaves_nothing_behind(work):
     code = """
-import os, signal
+import signal
 from sclinguist_core.inference.predict import _Runner
-_Runner._forward = lambda *_: os.kill(os.getpid(), signal.SIGINT)
+_Runner._forward = lambda *_: signal.raise_signal(signal.SIGINT)
 from sclinguist_core.cli import main
 main()
 """

@@ -220,11 +220,6 @@ def post_pretrain_hyena(
     """
     config = recipe.model
     assert isinstance(config, HyenaConfig)
-    if recipe.init:
-        raise InputError(
-            "init: the published architecture is trained on paired cells alone here, expected no "
-            "earlier stage; leave it out."
-        )
     proteins = protein_universe(sections.paired)
     if len(proteins) > config.n_proteins:
         raise InputError(

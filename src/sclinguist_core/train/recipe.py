@@ -76,6 +76,11 @@ class Recipe:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
     def __post_init__(self) -> None:
+        if self.init and self.architecture == "hyena":
+            raise ValueError(
+                "init: the published architecture is trained on paired cells alone here, expected "
+                "no earlier stage; leave it out."
+            )
         if not (self.paired or self.rna or self.protein):
             raise ValueError("paired, rna, protein: expected at least one file, found none")
         trained = {Path(entry.path) for entry in (*self.paired, *self.rna, *self.protein)}
