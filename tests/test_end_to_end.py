@@ -73,9 +73,14 @@ def test_evaluate_writes_its_tables(work):
 
 def test_ctrl_c_leaves_nothing_behind(work):
     code = """
-import signal
+import signal, time
 from sclinguist_core.inference.predict import _Runner
-_Runner._forward = lambda *_: signal.raise_signal(signal.SIGINT)
+
+def interrupted(*_):
+    signal.raise_signal(signal.SIGINT)
+    time.sleep(30)  # beside other threads Python may take a moment to notice
+
+_Runner._forward = interrupted
 from sclinguist_core.cli import main
 main()
 """
