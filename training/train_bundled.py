@@ -89,15 +89,13 @@ class HeldOut:
     """Column of the prediction for each antibody, shape (A,)."""
 
 
-def predict_held_out(recipe: Recipe, work: Path) -> list[HeldOut]:
+def predict_held_out(folds: list[Checkpoint], paired: list[Section]) -> list[HeldOut]:
     """Predict every data set with the checkpoint of the fold that left it out."""
     predicted = []
-    for fold, names in FOLDS.items():
-        checkpoint = train(recipe, names, work / f"fold_{fold}")
-        others = {Path(path).stem for path in recipe.paired} - set(names)
+    for (fold, names), checkpoint in zip(FOLDS.items(), folds, strict=True):
+        others = {section.name for section in paired} - set(names)
         assert set(checkpoint.info.training_datasets) == others, "not the fold's training sets"
-        for path in recipe.paired:
-            section = open_section(path)
+        for section in paired:
             if section.name not in names:
                 continue
             data = paired_dataset(section, checkpoint.symbols, checkpoint.protein_names)
@@ -114,12 +112,15 @@ def predict_held_out(recipe: Recipe, work: Path) -> list[HeldOut]:
 
 
 def held_out(
-    recipe: Recipe, work: Path, records: list[held_out_sets.HeldOut], agreement: pd.Series
+    folds: list[Checkpoint],
+    paired: list[Section],
+    records: list[held_out_sets.HeldOut],
+    agreement: pd.Series,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Per-protein figures and summary of every held-out set, calibrated on the other sets."""
     cells = [record for record in records if record.context == "cells"]
     figures, summaries = [], []
-    for held in predict_held_out(recipe, work):
+    for held in predict_held_out(folds, paired):
         name, prediction = held.section.name, held.prediction
         others = [record for record in cells if record.dataset != name]
         own = next(record for record in cells if record.dataset == name)
@@ -231,7 +232,7 @@ def main() -> None:
     records = held_out_sets.collect(folds, paired, cache)
     rna = [open_section(path) for path in recipe.rna]
     agreement = held_out_sets.collect_agreement(folds, rna, cache)
-    figures, summary = held_out(recipe, arguments.work, records, agreement)
+    figures, summary = held_out(folds, paired, records, agreement)
     print(summary.round(3).to_string(index=False))
     final = train(recipe, (), arguments.work / "final")
     calibration, trust = fit_calibration(records, agreement, final.protein_names)

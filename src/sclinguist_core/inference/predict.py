@@ -110,7 +110,7 @@ class Outputs(NamedTuple):
 
     mean: np.ndarray
     std: np.ndarray
-    log1p: np.ndarray
+    log1p: np.ndarray | None
 
 
 def select_proteins(checkpoint: Checkpoint, proteins: Sequence[str] | None) -> np.ndarray:
@@ -212,7 +212,7 @@ def predict_iter(
     logged = np.zeros_like(mean) if log1p else None
     familiarity = checkpoint.familiarity
     ood = None if familiarity is None else np.full(total, np.nan, np.float32)
-    runner = _Runner(checkpoint, target, chosen, batch_size)
+    runner = _Runner(checkpoint, target, chosen, batch_size, log1p=log1p)
 
     def aligned_rows(rows: slice | np.ndarray) -> AlignedRna:
         measured = None if rna.measured is None else rna.measured[rows]
@@ -345,6 +345,8 @@ class _Runner:
         device: torch.device,
         proteins: np.ndarray,
         batch_size: int | None,
+        *,
+        log1p: bool = False,
     ) -> None:
         import torch
 
@@ -353,6 +355,7 @@ class _Runner:
         self.model = checkpoint.model.to(device)
         self.gene_share = checkpoint.gene_share
         self.normalization = checkpoint.info.model.rna_normalization
+        self.log1p = log1p
         self.batch_size = batch_size or (CUDA_BATCH if on_cuda else CPU_BATCH)
         self.max_tokens = CUDA_TOKENS if on_cuda else CPU_TOKENS
         with torch.inference_mode():
@@ -406,9 +409,10 @@ class _Runner:
                 panels.of(torch.from_numpy(batch.pattern).to(self.device)),
                 self.tables,
                 self.proteins,
+                log1p=self.log1p,
             )
-            mean, std, log1p = (x.float().cpu().numpy() for x in (out.mean, out.std, out.log1p))
-            return Outputs(mean, std, log1p)
+            mean, std = (x.float().cpu().numpy() for x in (out.mean, out.std))
+            return Outputs(mean, std, out.log1p.float().cpu().numpy() if self.log1p else None)
 
     def _halve(self, n_rows: int, error: BaseException) -> None:
         import torch

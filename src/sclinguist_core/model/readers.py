@@ -32,7 +32,24 @@ class ValueFeatures(nn.Module):
         return F.relu(1.0 - (x_BT.clamp(*self.limits)[..., None] - self.centers).abs() / self.width)
 
 
-class TokenReader(nn.Module):
+class Reader(nn.Module):
+    """Base of what latents read: attention to keys and values of tokens."""
+
+    n_heads: int
+    query_norm: nn.LayerNorm
+    query: nn.Linear
+    out: nn.Linear
+    feed_forward: FeedForward
+
+    def _attend(self, latents_BLD: Tensor, key_value_BT2D: Tensor, seen_BT: Tensor) -> Tensor:
+        """Return updated latents (B, L, D); only tokens that are `seen` count."""
+        k, v = (split_heads(part, self.n_heads) for part in key_value_BT2D.chunk(2, dim=-1))
+        q = split_heads(self.query(self.query_norm(latents_BLD)), self.n_heads)
+        read = attention(q, k, v, seen_BT[:, None, None, :].expand(-1, -1, q.shape[2], -1))
+        return self.feed_forward(latents_BLD + self.out(merge_heads(read)))
+
+
+class TokenReader(Reader):
     """Latents attend to the tokens of a cell's expressed genes."""
 
     def __init__(self, config: TranslatorConfig) -> None:
@@ -62,13 +79,10 @@ class TokenReader(nn.Module):
         token_BT2D = gene_BT2D * (1.0 + self.value_gain(features_BTF)) + self.value_to_key_value(
             features_BTF
         )
-        k, v = (split_heads(part, self.n_heads) for part in token_BT2D.chunk(2, dim=-1))
-        q = split_heads(self.query(self.query_norm(latents_BLD)), self.n_heads)
-        read = attention(q, k, v, seen_BT[:, None, None, :].expand(-1, -1, q.shape[2], -1))
-        return self.feed_forward(latents_BLD + self.out(merge_heads(read)))
+        return self._attend(latents_BLD, token_BT2D, seen_BT)
 
 
-class ProteinReader(nn.Module):
+class ProteinReader(Reader):
     """Read the measured proteins of a cell, linearly and by attention, as genes are read."""
 
     def __init__(self, config: TranslatorConfig) -> None:
@@ -109,7 +123,4 @@ class ProteinReader(nn.Module):
             features_BTF
         )
         key_value_BT2D = self.protein_to_key_value(self.token_norm(token_BTD))
-        k, v = (split_heads(part, self.n_heads) for part in key_value_BT2D.chunk(2, dim=-1))
-        q = split_heads(self.query(self.query_norm(latents_BLD)), self.n_heads)
-        read = attention(q, k, v, seen_BT[:, None, None, :].expand(-1, -1, q.shape[2], -1))
-        return self.feed_forward(latents_BLD + self.out(merge_heads(read)))
+        return self._attend(latents_BLD, key_value_BT2D, seen_BT)

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sclinguist_core.model.config import TranslatorConfig
 from sclinguist_core.model.layers import FeedForward
 
 RIDGE = 0.05
@@ -118,10 +119,6 @@ class CellState(nn.Module):
         """State in units of the training cells' spread, shape (B, R)."""
         return (state_BR - self.center) / self.scale
 
-    def imputed(self, state_BR: Tensor, genes_C: Tensor) -> Tensor:
-        """Standardised expression that the state implies, shape (B, C)."""
-        return (state_BR - self.center) @ self.loadings[genes_C].T
-
 
 class Perceptron(nn.Module):
     """Proteins from the standardised state, read by protein queries."""
@@ -186,6 +183,18 @@ class StateHeads(nn.Module):
         self.perceptrons = nn.ModuleList(
             Perceptron(n_components, width=width, gene_dim=gene_dim, dropout=dropout)
             for _ in range(n_perceptrons)
+        )
+
+    @classmethod
+    def of(cls, config: TranslatorConfig, n_proteins: int) -> StateHeads:
+        """Heads of the sizes that a translator's configuration says."""
+        return cls(
+            config.n_perceptrons,
+            config.n_components,
+            n_proteins,
+            width=config.width,
+            gene_dim=config.gene_dim,
+            dropout=config.dropout,
         )
 
     def forward(

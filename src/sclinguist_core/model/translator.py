@@ -67,8 +67,8 @@ class Translation:
         The predictions that `mean` is the mean of (before an adapter), shape (N, B, P). The first,
         which reads gene by gene, counts by the share of all genes' information that was measured.
     log_heads
-        Predictions of standardised ``log1p`` counts, shape (N, B, P); N is 0 for a network that
-        does not make them.
+        Predictions of standardised ``log1p`` counts, shape (N, B, P); N is 0 where they were not
+        asked for, or the network does not make them.
     """
 
     mean: Tensor
@@ -235,24 +235,10 @@ class Translator(nn.Module):
         self.state: CellState | None = None
         if config.n_components:
             self.state = CellState(n_genes, config.n_components)
-            self.state_heads = StateHeads(
-                config.n_perceptrons,
-                config.n_components,
-                n_proteins,
-                width=config.width,
-                gene_dim=config.gene_dim,
-                dropout=config.dropout,
-            )
+            self.state_heads = StateHeads.of(config, n_proteins)
             self.imputed_gain = nn.Parameter(torch.full((n_proteins,), COGNATE_GAIN))
         if config.log_output:
-            self.log_heads = StateHeads(
-                config.n_perceptrons,
-                config.n_components,
-                n_proteins,
-                width=config.width,
-                gene_dim=config.gene_dim,
-                dropout=config.dropout,
-            )
+            self.log_heads = StateHeads.of(config, n_proteins)
             self.log_bias = nn.Parameter(torch.zeros(n_proteins))
         if config.protein_input:
             self.protein_reader = ProteinReader(config)
@@ -385,6 +371,7 @@ class Translator(nn.Module):
         proteins: Tensor | None = None,
         *,
         attended: tuple[Tensor, Tensor] | None = None,
+        log1p: bool = False,
     ) -> Translation:
         """Translate B cells.
 
@@ -403,6 +390,8 @@ class Translator(nn.Module):
         attended
             Tokens for the attentive read when they differ from those of the linear read (a
             random subset in training).
+        log1p
+            Whether to predict ``log1p`` counts too, if the model can.
         """
         reading = self.encode(genes_BT, x_BT, panel, tables, attended)
         trunk_BG, latents_BLD = reading.trunk, reading.latents
@@ -421,7 +410,7 @@ class Translator(nn.Module):
         lacking = (1.0 - reading.share)[..., None]
         mean_BP = (heads_NBP.sum(dim=0) - lacking * heads_NBP[0]) / (len(heads_NBP) - lacking)
         log_heads_NBP = mean_BP.new_zeros(0, *mean_BP.shape)
-        if self.config.log_output:
+        if log1p and self.config.log_output:
             log_heads_NBP = self._log_heads(reading, query_PD, own_mrna_BP, proteins)
         if self.adapter is not None:
             own_BF = self.adapter.components(genes_BT, x_BT, panel.own)

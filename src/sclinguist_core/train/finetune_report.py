@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from sclinguist_core.data.correlation import column_correlation
 from sclinguist_core.model.calibration import FAIRLY_R, WELL_R
 from sclinguist_core.model.checkpoint import Checkpoint
 from sclinguist_core.train.own_cells import OwnCells
@@ -38,7 +39,7 @@ def calibrate(cells: OwnCells, corrections: Solved, std: np.ndarray) -> pd.DataF
     slope = (product + product.mean()) / np.maximum(square + square.mean(), 1e-12)
     slope = np.clip(slope, *_SLOPES)
     n = np.isfinite(y).sum(axis=0)
-    r = np.array([_pearson(out[:, p], y[:, p]) for p in range(out.shape[1])])
+    r = np.nan_to_num(column_correlation(out, y))  # 0 where one of them is constant
     error = np.abs(y - slope * out)
     interval = [
         np.quantile(
@@ -62,14 +63,6 @@ def calibrate(cells: OwnCells, corrections: Solved, std: np.ndarray) -> pd.DataF
     )
 
 
-def _pearson(x: np.ndarray, y: np.ndarray) -> float:
-    """Correlation over what is finite on both sides; 0 where one of them is constant."""
-    both = np.isfinite(x) & np.isfinite(y)
-    x, y = x[both] - x[both].mean(), y[both] - y[both].mean()
-    scale = np.sqrt((x @ x) * (y @ y))
-    return float(x @ y / scale) if scale > 1e-12 else 0.0
-
-
 def compare(
     cells: OwnCells,
     seen: Cells,
@@ -83,9 +76,7 @@ def compare(
     amount = np.zeros(len(slope))
     for _, columns, solution in corrections:
         amount[columns] = solution.amount
-    r_before = np.array(
-        [_pearson(before[:, p], cells.target[:, p]) for p in range(before.shape[1])]
-    )
+    r_before = np.nan_to_num(column_correlation(before, cells.target))
     rmse_before = np.sqrt(np.nanmean((before - cells.target) ** 2, axis=0))
     table = pd.DataFrame(
         {

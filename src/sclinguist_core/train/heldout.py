@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from sclinguist_core.data.batches import bucketed_rows, token_batch
 from sclinguist_core.data.correlation import column_correlation
+from sclinguist_core.model.batched import translations
 from sclinguist_core.model.translator import Translator
 from sclinguist_core.train.chunks import Chunk, ChunkSource
 from sclinguist_core.train.corpus import PairedDataset
@@ -56,21 +56,19 @@ class HeldOutCorrelation:
     def _score(self, model: Translator, dataset: PairedDataset) -> float:
         rows = np.unique(np.linspace(0, dataset.n_obs - 1, self.max_cells).astype(np.int64))
         rna = dataset.rna.take(rows)
-        expression = rna.expression(self.gene_share, model.config.rna_normalization)
         device = model.gene_embedding.device
-        tables = model.tables()
-        panels = model.panels(torch.from_numpy(rna.measured).to(device), tables)
         proteins, column = np.unique(dataset.protein, return_inverse=True)
         predicted = np.empty((len(rows), len(proteins)), np.float32)
-        for part in bucketed_rows(np.diff(expression.indptr), 256, _TOKENS):
-            tokens = token_batch(expression, rna.pattern, part)
-            translation = model(
-                torch.from_numpy(tokens.genes).to(device),
-                torch.from_numpy(tokens.values).to(device),
-                panels.of(torch.from_numpy(tokens.pattern).to(device)),
-                tables,
-                torch.from_numpy(proteins).to(device),
-            )
+        batches = translations(
+            model,
+            rna,
+            self.gene_share,
+            model.tables(),
+            batch_size=256,
+            max_tokens=_TOKENS,
+            proteins=torch.from_numpy(proteins).to(device),
+        )
+        for part, translation in batches:
             predicted[part] = translation.mean.float().cpu().numpy()
         correlation = column_correlation(
             predicted[:, column], dataset.targets(dataset.antibodies[rows])

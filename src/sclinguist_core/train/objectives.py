@@ -116,6 +116,7 @@ class PairedObjective(Objective):
             tables,
             t["proteins"],
             attended=(t["attended_genes"], t["attended_values"]),
+            log1p=True,
         )
         # Losses in full precision, whatever the network computes in.
         mean = translation.mean[:, t["column"]].float()

@@ -14,7 +14,6 @@ import pandas as pd
 from scipy import sparse
 
 from sclinguist_core.data.align import AlignedRna, gene_aligner
-from sclinguist_core.data.batches import bucketed_rows, token_batch
 from sclinguist_core.data.preprocess import protein_clr
 from sclinguist_core.data.section import Section
 from sclinguist_core.errors import InputError
@@ -201,6 +200,7 @@ def translate(
     """
     import torch
 
+    from sclinguist_core.model.batched import translations
     from sclinguist_core.model.device import CPU_BATCH, CPU_TOKENS, CUDA_BATCH, CUDA_TOKENS
 
     model = checkpoint.model.to(device)
@@ -213,18 +213,10 @@ def translate(
     with torch.inference_mode():
         tables = model.tables()
         for part in rna:
-            expression = part.expression(
-                checkpoint.gene_share, checkpoint.info.model.rna_normalization
+            batches = translations(
+                model, part, checkpoint.gene_share, tables, batch_size=size, max_tokens=tokens
             )
-            panels = model.panels(torch.from_numpy(part.measured).to(device), tables)
-            for rows in bucketed_rows(np.diff(expression.indptr), size, tokens):
-                batch = token_batch(expression, part.pattern, rows)
-                out = model(
-                    torch.from_numpy(batch.genes).to(device),
-                    torch.from_numpy(batch.values).to(device),
-                    panels.of(torch.from_numpy(batch.pattern).to(device)),
-                    tables,
-                )
+            for rows, out in batches:
                 mean[start + rows] = out.mean.float().cpu().numpy()
                 std[start + rows] = out.std.float().cpu().numpy()
                 trunk[start + rows] = out.trunk.float().cpu().numpy()
