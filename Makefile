@@ -11,6 +11,8 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 # An installation is repeated when what it was made from changes.
 PINS := pyproject.toml constraints.txt
 PYTEST_ARGS ?=
+# Tests run in so many processes; windows of several share a display without harm.
+WORKERS ?= 2
 
 $(BIN)/python:
 	@tools/make-venv.sh $(VENV)
@@ -40,7 +42,7 @@ demo: $(VENV)/.installed-base  ## Predict proteins on the sample section and wri
 
 .PHONY: test
 test: lint display  ## Run linters, type checker and all tests (PYTEST_ARGS="-k name" narrows)
-	tools/with-display.sh $(BIN)/python -m pytest $(PYTEST_ARGS)
+	tools/with-display.sh $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.installed-test  ## Run ruff and mypy
@@ -51,6 +53,10 @@ lint: $(VENV)/.installed-test  ## Run ruff and mypy
 .PHONY: app
 app: $(VENV)/.installed-app  ## Open napari with the sample section
 	$(BIN)/napari --plugin napari-sclinguist sample_data/tonsil_simulated/outs
+
+.PHONY: screenshots
+screenshots: $(VENV)/.installed-app display  ## Take the pictures of the window into docs/images/
+	tools/with-display.sh $(BIN)/python docs/make_screenshots.py
 
 .PHONY: docs
 docs: $(VENV)/.installed-docs  ## Build the documentation into site/
@@ -68,4 +74,4 @@ clean:  ## Remove the virtual environment and everything that was built
 .PHONY: help
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) \
-		| awk -F ':.*## ' '{ printf "  make %-6s %s\n", $$1, $$2 }'
+		| awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'

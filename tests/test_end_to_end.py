@@ -74,13 +74,15 @@ def test_evaluate_writes_its_tables(work):
 def test_ctrl_c_leaves_nothing_behind(work):
     code = """
 import signal, time
-from sclinguist_core.inference.predict import _Runner
+# Shells have programs in the background ignore Ctrl-C, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from sclinguist_core.inference.runner import Runner
 
 def interrupted(*_):
     signal.raise_signal(signal.SIGINT)
     time.sleep(30)  # beside other threads Python may take a moment to notice
 
-_Runner._forward = interrupted
+Runner._forward = interrupted
 from sclinguist_core.cli import main
 main()
 """

@@ -17,6 +17,7 @@ FLOORS = {
     "sclinguist_core.console": 0,
     "sclinguist_core.files": 0,
     "sclinguist_core.resources": 0,
+    "sclinguist_core.accelerator": 0,
     "sclinguist_core.doctor": 0,
     "sclinguist_core.vocabulary": 1,
     "sclinguist_core.data": 2,

@@ -57,9 +57,12 @@ def test_manifest_is_valid():
     assert manifest.name == "napari-sclinguist"
     (reader,) = manifest.contributions.readers
     assert reader.accepts_directories
-    assert set(reader.filename_patterns) == {"*.h5ad", "*.h5", "*.zarr"}
-    (sample,) = manifest.contributions.sample_data
-    assert "simulated" in sample.display_name
+    assert {"*.h5ad", "*.h5", "*.zarr", "*scalefactors_json.json"} <= set(reader.filename_patterns)
+    simulated, real = manifest.contributions.sample_data
+    assert "simulated" in simulated.display_name
+    assert "download" in real.display_name
+    (widget,) = manifest.contributions.widgets  # `napari -w napari-sclinguist` needs exactly one
+    assert widget.display_name == "Protein from RNA"
 
 
 def test_entry_points_load():

@@ -49,7 +49,7 @@ def show_section(
     """
     if viewer is None:
         _require_window()
-    from napari_sclinguist.layers import METADATA_KEY, section_layers
+    from napari_sclinguist.layers import section_layers
 
     section = _as_section(section_or_path)
     layers = section_layers(section, feature)
@@ -57,14 +57,13 @@ def show_section(
     import napari
     from napari.layers import Layer
 
+    from napari_sclinguist.docking import open_dock
+
     if viewer is None:
         viewer = napari.Viewer(title=f"{section.name} - napari-sclinguist")
     for data in layers:
-        layer = viewer.add_layer(Layer.create(*data))
-        state = layer.metadata[METADATA_KEY]
-        if "feature" in state:
-            _add_legend(viewer, layer, state["feature"], state["unit"])
-    viewer.canvas.overlays.scale_bar.visible = section.microns_per_pixel is not None
+        viewer.add_layer(Layer.create(*data))
+    open_dock(viewer)
     viewer.reset_view()
     if block:
         napari.run()
@@ -77,15 +76,6 @@ def _as_section(section_or_path: Section | str | Path) -> Section:
     from sclinguist_core.data.readers import open_section
 
     return open_section(section_or_path)
-
-
-def _add_legend(viewer: napari.Viewer, layer: napari.layers.Layer, label: str, unit: str) -> None:
-    """Show the colour bar, which napari draws without a title, and a title for it."""
-    layer.face_colorbar.visible = True
-    title = viewer.canvas.overlays.text
-    title.text = f"{label}, {unit}" if unit else label
-    title.position = "top_left"  # in the corner of the bar it would push the bar over the tissue
-    title.visible = True
 
 
 def _require_window() -> None:

@@ -1,7 +1,8 @@
 """A section as napari layers: the tissue image, and the spots or cells upon it.
 
-Pure data: neither Qt nor napari is imported. World coordinates are µm where the size of a pixel is
-known (every layer then says so in ``units``), pixels of the full-resolution image elsewhere.
+Qt is not imported, and napari only for the objects of its colour maps. World coordinates are µm
+where the size of a pixel is known (every layer then says so in ``units``), pixels of the
+full-resolution image elsewhere.
 """
 
 from __future__ import annotations
@@ -9,21 +10,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
-from napari_sclinguist.features import Feature, default_features, find_feature
+from napari_sclinguist.carriers import LayerData, choose_carrier, units, world_scale
+from napari_sclinguist.control.catalogue import Catalogue
+from napari_sclinguist.control.view import View, picture
 from sclinguist_core.errors import InputError
 
 if TYPE_CHECKING:
     from sclinguist_core.data.section import Section, SectionImage
 
-LayerData = tuple[Any, dict[str, Any], str]
-"""Data, arguments of the layer, layer type: what a napari reader returns."""
+__all__ = ["METADATA_KEY", "VIEW_KEY", "LayerData", "section_layers"]
 
 METADATA_KEY = "sclinguist"
+"""Where a layer keeps what belongs to it: section, role, carrier, catalogue, view."""
+VIEW_KEY = "sclinguist_view"
+"""Where a saved table keeps the view that it was saved with (``uns``)."""
 
-_SHOWN_PERCENTILES = (1, 99)  # a few extreme spots must not darken all others
-_COLORMAP = "viridis"
+NOUNS = {"visium": "spots", "visium_hd": "bins"}
+"""What the rows of an assay are called; those of others are cells."""
+
+_SMALLEST_LEVEL = 1024
 
 
 def section_layers(section: Section, feature: str | None = None) -> list[LayerData]:
@@ -34,12 +40,13 @@ def section_layers(section: Section, feature: str | None = None) -> list[LayerDa
     section
         A section with positions.
     feature
-        Protein, gene or ``obs`` column to colour by; chosen by `default_features` if None.
+        Protein, gene or ``obs`` column to colour by; by default the view that the section was
+        saved with, else what `Catalogue.default_keys` chooses.
 
     Returns
     -------
     list of LayerData
-        The image, if the section has one, and the points. Both carry
+        The image, if the section has one, and the spots. Both carry
         ``metadata["sclinguist"]`` with the section and the role of the layer.
 
     Raises
@@ -52,76 +59,65 @@ def section_layers(section: Section, feature: str | None = None) -> list[LayerDa
             f"'{section.source or section.name}' holds dissociated cells without positions, so "
             "there is nothing to show on a tissue; use `sclinguist predict` for them."
         )
-    features = default_features(section)
-    if feature is not None:
-        chosen = find_feature(section, feature)
-        others = [other for other in features if other.label != chosen.label]
-        features = [chosen, *others[:2]]
-    layers = [_points(section, features)]
+    catalogue = Catalogue(section)
+    view = first_view(catalogue, feature)
+    carrier = choose_carrier(section)
+    shown = picture(catalogue, view) if view.keys else None
+    data, arguments, kind = carrier.layer_data(shown)
+    state = {
+        "section": section,
+        "role": "spots",
+        "carrier": carrier,
+        "catalogue": catalogue,
+        "view": view,
+    }
+    arguments |= {
+        "name": f"{section.name} {NOUNS.get(section.assay, 'cells')}",
+        "metadata": {METADATA_KEY: state},
+    }
+    layers = [(data, arguments, kind)]
     if section.image is not None:
-        layers.insert(0, _image(section, section.image))
+        layers.insert(0, image_layer(section, section.image))
     return layers
 
 
-def _image(section: Section, image: SectionImage) -> LayerData:
+def first_view(catalogue: Catalogue, feature: str | None = None) -> View:
+    """Choose the view: of a feature, the one saved with the section, or the default one."""
+    saved = catalogue.section.table.uns.get(VIEW_KEY)
+    view = View.from_dict(saved) if isinstance(saved, dict) else View()
+    if feature is not None:
+        return view.showing(catalogue.find(feature).key)
+    keys = [key for key in view.keys if key in catalogue] or catalogue.default_keys()[:1]
+    return view.showing(*keys)
+
+
+def image_layer(section: Section, image: SectionImage) -> LayerData:
+    """Make the layer of the tissue image, a pyramid where it is large."""
     pixel = 1.0 / image.scale  # side of an image pixel in full-resolution pixels
     # Both grids begin at the same corner, but napari (and Space Ranger) count from the centre of
     # the first pixel, which lies further in when the pixel is larger.
     offset = (pixel - 1.0) / 2.0
-    return (
-        image.pixels,
-        {
-            "name": f"{section.name} {image.name}",
-            "rgb": True,
-            "translate": (offset * _world(section),) * 2,
-            "metadata": {METADATA_KEY: {"section": section, "role": "image"}},
-            **_scale_and_units(section, pixel),
-        },
-        "image",
-    )
-
-
-def _points(section: Section, features: list[Feature]) -> LayerData:
+    world = world_scale(section)
+    levels = pyramid(image.pixels)
     arguments: dict[str, Any] = {
-        "name": f"{section.name} spots",
-        "size": section.drawn_diameter,
-        "symbol": "square" if section.assay == "visium_hd" else "disc",
-        "border_width": 0,
-        "opacity": 0.8,
-        "metadata": {METADATA_KEY: {"section": section, "role": "spots"}},
-        **_scale_and_units(section, 1.0),
+        "name": f"{section.name} {image.name}",
+        "rgb": True,
+        "multiscale": len(levels) > 1,
+        "scale": (pixel * world,) * 2,
+        "translate": (offset * world,) * 2,
+        "metadata": {METADATA_KEY: {"section": section, "role": "image"}},
+        **units(section),
     }
-    if features:
-        shown = features[0]
-        columns = {feature.label: feature.values for feature in features}
-        arguments |= {
-            "name": f"{section.name}: {shown.label}",
-            "features": pd.DataFrame(columns),
-            "face_color": shown.label,
-            "face_colormap": _COLORMAP,
-            "face_contrast_limits": contrast_limits(shown.values),
-        }
-        arguments["metadata"][METADATA_KEY] |= {"feature": shown.label, "unit": shown.unit}
-    # napari's order is (row, column), the section's (x, y)
-    return section.positions[:, ::-1].copy(), arguments, "points"
+    return levels if len(levels) > 1 else levels[0], arguments, "image"
 
 
-def contrast_limits(values: np.ndarray) -> tuple[float, float]:
-    """Range of values that the colours span, without the outermost percent at both ends."""
-    finite = values[np.isfinite(values)]
-    if finite.size == 0:
-        return (0.0, 1.0)
-    low, high = (float(value) for value in np.percentile(finite, _SHOWN_PERCENTILES))
-    return (low, high) if high > low else (low, low + 1.0)
-
-
-def _world(section: Section) -> float:
-    """World units in a full-resolution pixel."""
-    return section.microns_per_pixel or 1.0
-
-
-def _scale_and_units(section: Section, pixel: float) -> dict[str, Any]:
-    scaled = {"scale": (pixel * _world(section),) * 2}
-    if section.microns_per_pixel is None:
-        return scaled
-    return scaled | {"units": ("µm", "µm")}
+def pyramid(pixels: np.ndarray) -> list[np.ndarray]:
+    """Halve an image (H, W, 3) uint8 until it is small: the full one first."""
+    levels = [pixels]
+    while max(levels[-1].shape[:2]) > 2 * _SMALLEST_LEVEL:
+        last = levels[-1]
+        # Mean of four pixels; a last odd row or column is left out.
+        even = last[: last.shape[0] // 2 * 2, : last.shape[1] // 2 * 2].astype(np.uint16)
+        mean = (even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2] + 2) >> 2
+        levels.append(mean.astype(np.uint8))
+    return levels

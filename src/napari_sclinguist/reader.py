@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING
 from sclinguist_core.errors import InputError
 
 if TYPE_CHECKING:
-    from napari_sclinguist.layers import LayerData
+    from napari_sclinguist.carriers import LayerData
+
+_LARGE = 200_000_000
+"""Bytes of counts that take some seconds to read."""
+_BULKY = frozenset({".h5", ".h5ad", ".gz", ".mtx", ".parquet", ""})  # zarr chunks have no suffix
+_MANY_FILES = 20_000
 
 PathOrPaths = str | Path | Sequence[str | Path]
 
@@ -34,16 +39,50 @@ def napari_get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[LayerDa
 def read_sections(path: PathOrPaths) -> list[LayerData]:
     """Open one or several sections as layers: the tissue, and the spots or cells upon it.
 
+    In a window the dock opens with them, and what cannot be opened is told there in a sentence;
+    napari then gets its sign for "no layers". So it does for large data: they are read beside the
+    window, which stays usable, and added when they are there.
+
     Raises
     ------
     InputError
-        If a section cannot be opened or has no positions.
+        Without a window, if a section cannot be opened or has no positions.
     """
+    from napari_sclinguist.docking import has_window, open_dock_soon
+
+    if has_window() and _is_large(_as_paths(path)):
+        open_dock_soon(reading=lambda: _layers(path))
+        return [(None,)]
+    try:
+        layers = _layers(path)
+    except Exception as error:  # a broken file must not take the window down
+        if not has_window():
+            raise
+        open_dock_soon(error, "Opening the section")
+        return [(None,)]
+    open_dock_soon()
+    return layers
+
+
+def _is_large(paths: Sequence[Path]) -> bool:
+    """Whether reading takes so long that the window should not wait for it."""
+    size = 0
+    for path in paths:
+        inside = [path] if path.is_file() else path.rglob("*")
+        for i, file in enumerate(inside):
+            size += file.stat().st_size if file.suffix in _BULKY and file.is_file() else 0
+            if size > _LARGE or i > _MANY_FILES:
+                return True
+    return False
+
+
+def _layers(path: PathOrPaths) -> list[LayerData]:
     from napari_sclinguist.layers import section_layers
     from sclinguist_core.data.readers import open_sections
 
-    sections = open_sections(_as_paths(path))
-    return [layer for section in sections for layer in section_layers(section)]
+    return [
+        layer for section in open_sections(_as_paths(path)) for layer in section_layers(section)
+    ]
 
 
 def _holds_sections(path: Path) -> bool:

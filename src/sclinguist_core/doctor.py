@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sclinguist_core import __version__, resources
+from sclinguist_core.accelerator import INSTALL_CUDA_TORCH, nvidia_cards
 from sclinguist_core.errors import InputError
 
 DISTRIBUTION = "napari-sclinguist"
@@ -152,7 +153,7 @@ def _gpu(torch_found: dict[str, Any], driver: str) -> Check:
             name="GPU",
             status="note",
             found=f"{driver} is there, but this PyTorch is built without CUDA",
-            remedy="install a CUDA build of PyTorch (pytorch.org/get-started) to predict on it",
+            remedy=INSTALL_CUDA_TORCH,
         )
     if driver:
         return Check(
@@ -166,22 +167,7 @@ def _gpu(torch_found: dict[str, Any], driver: str) -> Check:
 
 def _nvidia_driver() -> str:
     """Name and driver version of the GPUs that nvidia-smi sees, or an empty string."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return ""
-    try:
-        answer = subprocess.run(  # noqa: S603 - a fixed command line
-            [program, "--query-gpu=name,driver_version", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    if answer.returncode != 0:
-        return ""
-    return "; ".join(line.strip() for line in answer.stdout.splitlines() if line.strip())
+    return "; ".join(f"{card.name}, {card.driver}" for card in nvidia_cards())
 
 
 def _memory() -> list[Check]:

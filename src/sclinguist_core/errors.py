@@ -8,3 +8,7 @@ class InputError(ValueError):
     expected and what to do. The command line prints it without a traceback and exits with
     status 1; notebooks see an ordinary ``ValueError``.
     """
+
+
+class NotEnoughMemoryError(InputError):
+    """The memory of a device does not suffice for a single cell; another device may do."""

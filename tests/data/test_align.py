@@ -32,6 +32,13 @@ def test_rows_of_one_gene_are_summed():
     assert aligned.counts[0, 0] == 3
 
 
+def test_zeros_that_are_stored_are_no_expression():
+    counts = rna(["CD3E", "CD19"], [[1, 1], [1, 1]])
+    counts.counts.data[1:] = 0
+    aligned = align_genes(counts, MODEL, strict=False)
+    assert np.diff(aligned.counts.indptr).tolist() == [1, 0]
+
+
 def test_cells_may_differ_in_what_was_measured():
     mask = sparse.csr_matrix(np.array([[1, 0], [1, 1], [1, 0]], bool))
     aligned = align_genes(

@@ -1,11 +1,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import AnnData
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
 from sclinguist_core.data.preprocess import (
+    isotype_mask,
     log1p_cp10k,
     protein_clr,
     protein_isotype_corrected,
@@ -95,3 +97,15 @@ def test_isotype_correction_subtracts_the_background():
 def test_negative_counts_are_refused():
     with pytest.raises(ValueError, match="negative"):
         protein_clr(np.array([[-1.0, 2.0]]))
+
+
+def test_isotype_controls_are_found_by_name_whatever_the_order_of_the_panel():
+    table = AnnData(obs=pd.DataFrame(index=["a", "b"]))
+    table.obsm["protein"] = pd.DataFrame(1.0, table.obs_names, columns=["CD3", "IgG", "new"])
+    assert isotype_mask(table) is None
+    table.uns["protein_panel"] = pd.DataFrame({"clone": ""}, index=["CD3", "IgG"])
+    assert isotype_mask(table) is None
+    table.uns["protein_panel"] = pd.DataFrame({"isotype": [True, False]}, index=["IgG", "CD3"])
+    mask = isotype_mask(table)
+    assert mask.dtype == bool
+    assert mask.tolist() == [False, True, False]

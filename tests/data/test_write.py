@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 
 import anndata
 import numpy as np
@@ -48,6 +50,28 @@ def test_round_trip(tmp_path, table, name):
             back.obsm["protein_predicted"], table.obsm["protein_predicted"]
         )
         assert back.uns["sclinguist"]["unit"] == "SD of the reference"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows itself does what is made up here")
+@pytest.mark.parametrize("name", ["out.h5ad", "out.zarr"])
+def test_files_are_open_for_writing_when_they_are_brought_to_the_disk(
+    tmp_path, table, name, monkeypatch
+):
+    import fcntl
+
+    synced = []
+
+    def sync_as_on_windows(handle):
+        is_folder = stat.S_ISDIR(os.fstat(handle).st_mode)
+        if not is_folder and fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        synced.append(is_folder)
+
+    monkeypatch.setattr(os, "fsync", sync_as_on_windows)
+    back = read(write_table(table, tmp_path / name))
+    np.testing.assert_array_equal(back.X.toarray(), table.X.toarray())
+    assert synced.count(False) >= 1
+    assert synced.count(True) == 1
 
 
 @pytest.mark.parametrize("name", ["out.h5ad", "out.zarr"])

@@ -7,48 +7,14 @@ from matplotlib.collections import EllipseCollection
 
 from evaluation.made_up import add_positions, make_cells, read_png
 from sclinguist_core.errors import InputError
-from sclinguist_core.evaluation import overlay
+from sclinguist_core.evaluation import overlay, spots
+from sclinguist_core.evaluation.colouring import Channel, blend, fade, shade
 from sclinguist_core.evaluation.inputs import as_section
 
 
 @pytest.fixture
 def section():
     return as_section(add_positions(make_cells(100)))
-
-
-def test_limits_are_percentiles_that_ignore_outliers_and_gaps():
-    values = np.concatenate([np.linspace(0, 1, 1001), [50.0, np.nan, np.inf]])
-    low, high = overlay.colour_limits(values)
-    assert (low, high) == pytest.approx((0.01, 0.99), abs=0.01)
-
-
-def test_a_sparse_feature_is_not_black():
-    values = np.zeros(1000)
-    values[:8] = [1, 2, 3, 4, 5, 6, 7, 8]  # the 99th percentile is 0
-    low, high = overlay.colour_limits(values)
-    assert low == 0
-    assert 6 < high < 8
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([], (0, 1)),
-        ([np.nan], (0, 1)),
-        ([3, 3, 3], (3, 4)),
-        ([0, 0, 0, 0, 2], (0, 2)),
-    ],
-)
-def test_limits_of_degenerate_values(values, expected):
-    assert overlay.colour_limits(values) == expected
-
-
-def test_differences_are_centred_on_zero():
-    low, high = overlay.colour_limits(np.linspace(-1, 3, 100), diverging=True)
-    assert low == -high
-    assert high == pytest.approx(3, abs=0.1)
-    assert overlay.colour_limits([], diverging=True) == (-1, 1)
-    assert overlay.colour_limits([0, 0], diverging=True) == (-1, 1)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +74,9 @@ def test_panels_stand_side_by_side_also_without_values(section):
     assert len({round(ax.get_position().y0, 6) for ax in panels}) == 1
     assert len(figure.axes) == 5  # three panels, two colour bars
     assert "no coding gene" in [t.get_text() for t in panels[2].texts]
-    assert panels[1].collections[0].get_cmap().name == "RdBu_r"
+    zero, high = panels[1].collections[0].get_facecolor()[[0, 99], :3]
+    assert zero.min() > 0.95  # white in the middle of blue and red
+    assert high[0] > 2 * high[2]
 
 
 def test_unknown_values_are_grey(section, tmp_path):
@@ -136,15 +104,44 @@ def test_cells_without_a_diameter_do_not_overlap(section):
     ).drawn_diameter == pytest.approx(0.9 * 30)
 
 
-def test_many_cells_are_drawn_as_a_map(section, monkeypatch):
-    monkeypatch.setattr(overlay, "_BINNED_FROM", 50)
-    figure = overlay.overlay_figure(
-        section, overlay.Feature(values=np.arange(100.0), title="CD3", limits=(0, 99))
-    )
+def test_many_cells_are_painted_into_an_image(section, monkeypatch):
+    monkeypatch.setattr(spots, "_PAINTED_FROM", 50)
+    feature = overlay.Feature(values=np.arange(100.0), title="CD3", limits=(0, 99))
+    figure = overlay.overlay_figure(section, feature, style=overlay.Style(opacity=0.5))
     ax = figure.axes[0]
     assert len(ax.collections) == 0
-    shown = ax.images[-1].get_array().compressed()
-    assert sorted(shown) == list(range(100))
+    painted = ax.images[-1]
+    shown = painted.get_array()
+    shown = shown[shown[..., 3] > 0]
+    expected = overlay.panel_colours(feature)
+    assert {tuple(colour) for colour in shown} == {tuple(colour) for colour in expected}
+    assert painted.get_alpha() == 0.5
+    left, right, top, bottom = overlay.tissue_bounds(section)
+    assert painted.get_extent() == [left, right, bottom, top]
+
+
+def test_painted_discs_are_round_and_the_nearest_centre_wins():
+    red, blue = (255, 0, 0, 255), (0, 0, 255, 255)
+    positions = np.array([[10.0, 10.0], [16.0, 10.0]])
+    image = spots.paint(positions, np.array([red, blue], np.uint8), 10.0, (0, 40, 0, 20))
+    assert image.shape == (10, 20, 4)  # half a pixel a unit: five pixels across a disc
+    assert image[5, 5].tolist() == list(red)
+    assert image[5, 8].tolist() == list(blue)
+    assert image[5, 7].tolist() == list(blue)
+    assert image[3, 3, 3] == 0  # a corner of the square around the disc
+    assert image[:, 12:, 3].max() == 0
+
+
+@pytest.mark.parametrize("pitch", [1.0, 1.7, 8.0])
+def test_painted_squares_leave_no_gaps(pitch, monkeypatch):
+    monkeypatch.setattr(spots, "_PAINTED_SIDE", 120)
+    rows, columns = (axis.ravel() for axis in np.mgrid[:60, :60])
+    positions = np.column_stack([columns, rows]) * pitch + 3.3
+    colours = np.full((3600, 4), 255, np.uint8)
+    side = 60 * pitch
+    edges = (3.3 - pitch / 2, 3.3 + side - pitch / 2)
+    image = spots.paint(positions, colours, pitch, (*edges, *edges), squares=True)
+    assert (image[..., 3] == 255).all()
 
 
 def test_montage_has_a_panel_a_column(section):
@@ -168,3 +165,90 @@ def test_a_failed_save_leaves_nothing(section, tmp_path):
     with pytest.raises(ValueError, match="not supported"):
         overlay.save_figure(figure, tmp_path / "a.xyz")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_colours_are_those_of_the_window():
+    values, others = np.linspace(-1, 1, 100), np.linspace(2, 0, 100)
+    certainty = np.linspace(0, 1, 100)
+    one = overlay.Feature(
+        values=values, title="CD3", limits=(-0.5, 0.8), threshold=0.1, cmap="cividis"
+    )
+    two = overlay.Feature(values=others, title="CD4", limits=(0.0, 2.0), certainty=certainty)
+    style = overlay.Style(unknown=None)
+    channels = [
+        Channel(values=values, limits=(-0.5, 0.8), threshold=0.1),
+        Channel(values=others, limits=(0.0, 2.0)),
+    ]
+    np.testing.assert_array_equal(overlay.panel_colours(one, style), shade(channels[0], "cividis"))
+    np.testing.assert_array_equal(
+        overlay.panel_colours([one, two], style), fade(blend(channels), certainty)
+    )
+
+
+def test_spots_without_a_colour_are_not_in_the_file(section):
+    values = np.arange(100.0)
+    values[:10] = np.nan
+    feature = overlay.Feature(values=values, title="CD3", threshold=50.0)
+    figure = overlay.overlay_figure(section, feature, style=overlay.Style(unknown=None))
+    (drawn,) = figure.axes[0].collections
+    np.testing.assert_array_equal(drawn.get_offsets(), section.positions[50:])
+    figure = overlay.overlay_figure(section, feature)
+    assert len(figure.axes[0].collections[0].get_offsets()) == 60  # and ten grey ones
+
+
+def test_a_part_of_the_section_is_drawn_alone(section):
+    left, right, top, bottom = overlay.tissue_bounds(section)
+    bounds = (left, (left + right) / 2, top, (top + bottom) / 3)
+    feature = overlay.Feature(values=np.arange(100.0), title="CD3")
+    figure = overlay.overlay_figure(section, feature, width=3.0, bounds=bounds)
+    ax = figure.axes[0]
+    assert (ax.get_xlim(), ax.get_ylim()) == (bounds[:2], bounds[:1:-1])
+    offsets = ax.collections[0].get_offsets()
+    assert 0 < len(offsets) < 50
+    assert (offsets[:, 0] < bounds[1] + section.drawn_diameter).all()
+    assert ax.images[0].get_extent()[1] <= bounds[1] + 1
+    inches = ax.get_position().bounds[2] * figure.get_figwidth()
+    assert inches == pytest.approx(3.0)
+
+
+def test_tissue_is_pale_or_in_its_own_colours(section):
+    feature = overlay.Feature(values=np.arange(100.0), title="CD3")
+    pale = overlay.overlay_figure(section, feature).axes[0].images[0]
+    style = overlay.Style(tissue=0.4)
+    own = overlay.overlay_figure(section, feature, style=style).axes[0].images[0]
+    assert pale.get_alpha() is None
+    assert own.get_alpha() == 0.4
+    assert np.asarray(pale.get_array()).mean() > np.asarray(own.get_array()).mean()
+    none = overlay.overlay_figure(section, feature, style=overlay.Style(tissue=0.0))
+    assert len(none.axes[0].images) == 0
+
+
+def test_a_difference_is_one_of_z_scores(section):
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(5, 2, 100), rng.normal(-1, 0.1, 100)
+    a[3] = np.nan
+    feature = overlay.difference(
+        overlay.Feature(values=a, title="A"), overlay.Feature(values=b, title="B")
+    )
+    known = np.isfinite(a)
+    x, y = ((side - side[known].mean()) / side[known].std() for side in (a, b))
+    np.testing.assert_allclose(feature.values, x - y, rtol=1e-5, atol=1e-6)
+    assert np.isnan(feature.values[3])
+    assert feature.diverging
+
+
+def test_a_title_fits_the_figure(section):
+    feature = overlay.Feature(values=np.arange(100.0), title="CD3 " * 30)
+    figure = overlay.overlay_figure(section, feature, width=3.0, title="A section " * 8)
+    figure.canvas.draw()
+    (title,) = figure.texts
+    edge = figure.bbox.width
+    assert title.get_window_extent().x1 <= edge
+    short = overlay.overlay_figure(section, feature, title="A section").texts[0]
+    assert short.get_fontsize() > title.get_fontsize()
+
+
+def test_more_features_than_colours_are_refused(section):
+    features = [overlay.Feature(values=np.arange(100.0), title=str(i)) for i in range(4)]
+    with pytest.raises(ValueError, match="found 4, expected at most 3"):
+        overlay.overlay_figure(section, [features])

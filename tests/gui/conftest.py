@@ -2,6 +2,9 @@
 
 import os
 import sys
+import threading
+import time
+from dataclasses import replace
 
 import anndata as ad
 import numpy as np
@@ -57,3 +60,62 @@ def predicted_section(section):
     )
     section.table.uns["sclinguist"] = {"unit": "sd of the training reference"}
     return section
+
+
+@pytest.fixture(scope="session")
+def sample_rows():
+    """Every tenth spot of the sample section: quick to predict, still tissue-like."""
+    from sclinguist_core.data.readers import open_section
+    from sclinguist_core.resources import sample_section_path
+
+    section = open_section(sample_section_path(), name="tonsil (simulated)")
+    return replace(section, table=section.table[::10].copy())
+
+
+@pytest.fixture
+def sample_part(sample_rows):
+    """A small section of its own for each test: predictions are attached to tables."""
+    return replace(sample_rows, table=sample_rows.table.copy())
+
+
+@pytest.fixture
+def dock(make_napari_viewer, request):
+    """The dock in a window; its work is ended before the window is."""
+    from napari_sclinguist.docking import open_dock
+
+    viewer = make_napari_viewer(show=True)
+    dock = open_dock(viewer)
+    yield dock
+    for opened in dock.workspace.sections:
+        opened.set_dirty(False)
+    dock.workspace.close()
+    wait_for_threads()
+    # napari looks for viewers that are left over before pytest lets go of a test's arguments.
+    request.node.funcargs.clear()
+
+
+@pytest.fixture
+def add_section(dock):
+    """A function that adds a section to the window; returns it as the workspace holds it."""
+    from napari.layers import Layer
+
+    from napari_sclinguist.layers import section_layers
+
+    def add(section):
+        for data in section_layers(section):
+            dock.viewer.add_layer(Layer.create(*data))
+        return dock.workspace.active
+
+    return add
+
+
+def wait_for_threads(seconds=60):
+    """Let jobs end, and hear their last word."""
+    from qtpy.QtWidgets import QApplication
+
+    end = time.monotonic() + seconds
+    while any(thread.name == "sclinguist-job" for thread in threading.enumerate()):
+        assert time.monotonic() < end, "a job does not end"
+        QApplication.processEvents()
+        time.sleep(0.01)
+    QApplication.processEvents()

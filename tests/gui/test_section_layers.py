@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from napari_sclinguist.features import default_features, find_feature
-from napari_sclinguist.layers import contrast_limits, section_layers
+from napari_sclinguist.control.view import View
+from napari_sclinguist.layers import pyramid, section_layers
 from sclinguist_core.errors import InputError
+from sclinguist_core.evaluation.colouring import lookup_table
 
 
 def test_image_and_spots_share_their_scale_and_units(section):
@@ -58,75 +58,43 @@ def test_without_image_the_spots_come_alone(section):
 
 def test_rna_alone_is_coloured_by_total_counts(section):
     (_, spots, _) = section_layers(section)[1]
-    assert spots["face_color"] == "total counts"
-    assert spots["features"]["total counts"].tolist() == [4, 2, 3, 0]
+    state = spots["metadata"]["sclinguist"]
+    assert state["view"].keys == ("column:total counts",)
+    assert state["role"] == "spots"
+    assert state["section"] is section
+    table = lookup_table("viridis")
+    np.testing.assert_allclose(spots["face_color"][[0, 3]], table[[255, 0]] / 255)
 
 
 def test_the_most_variable_predicted_protein_is_shown(predicted_section):
     (_, spots, _) = section_layers(predicted_section)[1]
-    assert spots["face_color"] == "CD19 (predicted)"
-    assert list(spots["features"]) == ["CD19 (predicted)", "CD20 (predicted)", "total counts"]
-    state = spots["metadata"]["sclinguist"]
-    assert state["role"] == "spots"
-    assert state["unit"] == "sd of the training reference"
-    assert state["section"] is predicted_section
+    assert spots["metadata"]["sclinguist"]["view"].keys == ("predicted:CD19",)
 
 
 def test_a_feature_can_be_chosen(predicted_section):
     (_, spots, _) = section_layers(predicted_section, "CD3")[1]
-    assert spots["face_color"] == "CD3 (predicted)"
-    assert spots["features"].shape == (4, 3)
+    assert spots["metadata"]["sclinguist"]["view"].keys == ("predicted:CD3",)
 
 
-def test_genes_are_log_cp10k_and_an_empty_spot_has_no_value(section):
-    gene = find_feature(section, "MS4A1")
-    assert gene.label == "MS4A1 (mRNA)"
-    np.testing.assert_allclose(gene.values[:3], np.log1p([10_000, 5_000, 0]), rtol=1e-6)
-    assert np.isnan(gene.values[3])
+def test_a_saved_view_returns_without_the_features_that_are_gone(predicted_section):
+    view = View(keys=("predicted:CD20", "predicted:CD999"), colormap="magma", opacity=0.5)
+    predicted_section.table.uns["sclinguist_view"] = view.to_dict()
+    (_, spots, _) = section_layers(predicted_section)[1]
+    restored = spots["metadata"]["sclinguist"]["view"]
+    assert restored.keys == ("predicted:CD20",)
+    assert (restored.colormap, spots["opacity"]) == ("magma", 0.5)
 
 
-def test_obs_columns_are_features(section):
-    assert find_feature(section, "score").values.tolist() == [0.5, 1.5, 2.5, 3.5]
-
-
-def test_measured_proteins_are_found_by_any_name_as_clr(section):
-    counts = pd.DataFrame(
-        {"CD19.1": [10, 1, 0, 0], "IgG1": [1, 1, 1, 1], "CD3E.1": [0, 5, 9, 0]},
-        index=section.table.obs_names,
-    )
-    section.table.obsm["protein"] = counts
-    section.table.uns["protein_panel"] = pd.DataFrame(
-        {"canonical": ["CD19", "", "CD3"], "isotype": [False, True, False]}, index=counts.columns
-    )
-    feature = find_feature(section, "CD19")
-    assert feature.label == "CD19.1 (measured)"
-    logs = np.log1p(counts)
-    expected = logs["CD19.1"] - logs[["CD19.1", "CD3E.1"]].mean(axis=1)
-    np.testing.assert_allclose(feature.values, expected, rtol=1e-5, atol=1e-6)
-
-
-def test_an_unknown_feature_is_refused_with_the_nearest(predicted_section):
-    with pytest.raises(InputError, match=r"Feature 'CD91' is not in section 'small'.*CD19"):
-        find_feature(predicted_section, "CD91")
-
-
-def test_at_most_three_feature_columns(predicted_section):
-    assert len(default_features(predicted_section)) == 3
+def test_a_large_image_is_a_pyramid_of_means(section):
+    pixels = np.zeros((3001, 2500, 3), np.uint8)
+    pixels[:2, :2, 0] = [[10, 20], [30, 43]]
+    levels = pyramid(pixels)
+    assert [level.shape for level in levels] == [(3001, 2500, 3), (1500, 1250, 3)]
+    assert levels[1][0, 0].tolist() == [26, 0, 0]
+    assert pyramid(pixels[:2000, :2000])[0].shape == (2000, 2000, 3)
 
 
 def test_cells_without_positions_are_refused(section):
     del section.table.obsm["spatial"]
     with pytest.raises(InputError, match="without positions"):
         section_layers(section)
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        (np.arange(101, dtype=float), (1.0, 99.0)),
-        (np.array([2.0, 2.0]), (2.0, 3.0)),
-        (np.array([np.nan]), (0.0, 1.0)),
-    ],
-)
-def test_contrast_limits_leave_out_extremes_and_are_never_empty(values, expected):
-    assert contrast_limits(values) == pytest.approx(expected)

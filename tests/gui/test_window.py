@@ -1,6 +1,7 @@
 """The real window: what is dropped on it appears in the right place."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -35,7 +36,9 @@ def test_the_sample_folder_opens(make_napari_viewer):
     viewer.open(sample_section_path(), plugin="napari-sclinguist")
     check_sample(viewer.layers)
     state = viewer.layers[1].metadata["sclinguist"]
-    assert state["feature"] in viewer.layers[1].features
+    assert state["view"].keys == ("column:total counts",)
+    # The dock tells the values under the cursor; napari would go on telling those of the first.
+    assert viewer.layers[1].features.empty
 
 
 def test_the_sample_opens_from_the_menu_and_says_that_it_is_simulated(make_napari_viewer):
@@ -49,7 +52,7 @@ def test_show_section_adds_a_legend_and_a_scale_bar(make_napari_viewer, predicte
     viewer = make_napari_viewer()
     shown = show_section(predicted_section, "CD20", viewer=viewer, block=False)
     assert shown is viewer
-    assert viewer.canvas.overlays.text.text == "CD20 (predicted), sd of the training reference"
+    assert viewer.canvas.overlays.text.text == "CD20 (predicted)\nsd of the training reference"
     assert viewer.layers[1].face_colorbar.visible
     assert viewer.canvas.overlays.scale_bar.visible
     # CD20 is lowest in the first spot and highest in the last: both ends of the colours
@@ -64,6 +67,24 @@ def test_the_window_shows_the_picture(make_napari_viewer, section):
     picture = viewer.screenshot(canvas_only=True)
     assert picture[..., :3].max() == 255  # the white glass of the image is drawn
     assert len(np.unique(picture.reshape(-1, 4), axis=0)) > 2
+
+
+def test_a_section_seen_from_far_keeps_its_colours(make_napari_viewer, section):
+    yellow = np.array([253, 231, 36])  # the end of viridis
+    viewer = make_napari_viewer(show=True)
+    show_section(replace(section, images={}), "score", viewer=viewer, block=False)
+    spots = viewer.layers[0]
+    spots.face_colorbar.visible = False
+    spots.face_color = np.append(yellow / 255, 1.0)
+    viewer.canvas.overlays.text.visible = viewer.canvas.overlays.scale_bar.visible = False
+    viewer.scene.camera.zoom = 1.2 / (spots.size[0] * spots.scale[0])  # 1.2 px a spot
+    seen = viewer.screenshot(canvas_only=True)[..., :3].reshape(-1, 3).astype(float)
+    drawn = seen[seen.max(axis=1) > 40]
+    assert len(drawn) >= 3
+    # Dimmer than the colour, since pixels are covered in part, but of its hue.
+    np.testing.assert_allclose(
+        drawn / drawn.max(axis=1, keepdims=True), np.tile(yellow / 253, (len(drawn), 1)), atol=0.1
+    )
 
 
 def test_a_missing_display_is_said_in_one_sentence(monkeypatch, section):

@@ -11,6 +11,7 @@ from sclinguist_core.cli import proteins
 from sclinguist_core.cli.benchmark import benchmark
 from sclinguist_core.cli.demo import demo
 from sclinguist_core.cli.doctor import doctor
+from sclinguist_core.cli.download import download
 from sclinguist_core.cli.evaluate import evaluate
 from sclinguist_core.cli.models import models
 from sclinguist_core.cli.predict import predict
@@ -28,6 +29,7 @@ app.command()(evaluate)
 app.command()(benchmark)
 app.add_typer(proteins.app, name="proteins")
 app.command()(models)
+app.command()(download)
 app.command()(doctor)
 
 

@@ -37,7 +37,7 @@ def predict(
 ) -> None:
     """Predict proteins for every spot or cell of INPUT and write them beside its data."""
     from sclinguist_core.data.readers import open_section
-    from sclinguist_core.data.write import check_output, write_table
+    from sclinguist_core.data.write import check_output, section_table, write_table
     from sclinguist_core.errors import InputError
     from sclinguist_core.inference.predict import attach
 
@@ -54,7 +54,7 @@ def predict(
         log1p=log1p,
     )
     attach(section.table, prediction)
-    write_table(section.table, output)
+    write_table(section_table(section), output)
     typer.echo(describe(section, prediction), err=True)
     typer.echo(output)
 

@@ -107,6 +107,8 @@ class GeneAligner:
     ) -> AlignedRna:
         """Align raw counts, shape (n, G), with a per-cell mask of what was measured, if any."""
         aligned = sparse.csr_matrix(counts @ self.move, dtype=np.float32)
+        # Zeros that a file stores are no expressed genes.
+        aligned.eliminate_zeros()
         aligned.sort_indices()
         if measured is None:
             mask = np.zeros((1, self.move.shape[1]), bool)

@@ -18,11 +18,14 @@ Shapes: n cells or spots, G genes, P proteins.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 Abundance = TypeVar("Abundance", np.ndarray, pd.DataFrame)
 
@@ -103,6 +106,26 @@ def _row_mean(values: np.ndarray, columns: np.ndarray) -> np.ndarray:
     n_finite = finite.sum(axis=1, keepdims=True)
     total = np.where(finite, part, 0.0).sum(axis=1, keepdims=True)
     return np.divide(total, n_finite, out=np.full_like(total, np.nan), where=n_finite > 0)
+
+
+def isotype_mask(table: AnnData) -> np.ndarray | None:
+    """Tell which measured proteins of a table are isotype controls.
+
+    Parameters
+    ----------
+    table
+        With counts of P antibodies, a DataFrame, in ``obsm["protein"]``.
+
+    Returns
+    -------
+    bool, shape (P,), in the order of the columns; antibodies that ``uns["protein_panel"]`` does
+    not list are none. None where the table has no panel that says so.
+    """
+    panel = table.uns.get("protein_panel")
+    if not isinstance(panel, pd.DataFrame) or "isotype" not in panel:
+        return None
+    column = panel["isotype"].reindex(table.obsm["protein"].columns, fill_value=False)
+    return column.to_numpy(dtype=bool)
 
 
 def protein_clr(counts: Abundance, isotype: np.ndarray | None = None) -> Abundance:

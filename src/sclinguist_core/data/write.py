@@ -12,8 +12,12 @@ import os
 import shutil
 import tempfile
 import warnings
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
 
 from sclinguist_core.errors import InputError
 from sclinguist_core.files import replace_folder
@@ -21,11 +25,16 @@ from sclinguist_core.files import replace_folder
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from sclinguist_core.data.section import Section, SectionImage
+
 logger = logging.getLogger(__name__)
 
 #: Every HDF5 library reads gzip (R's has no lzf or zstd); level 1 is nearly as small as 4 on
 #: counts, at a third of the time.
 _COMPRESSION = {"compression": "gzip", "compression_opts": 1}
+
+ASSAY = "assay"
+"""Where ``metadata`` in ``uns["spatial"]`` says what kind of section it is."""
 
 
 def write_table(adata: AnnData, path: str | os.PathLike[str]) -> Path:
@@ -49,10 +58,29 @@ def write_table(adata: AnnData, path: str | os.PathLike[str]) -> Path:
         If the suffix is another, the folder does not exist or cannot be written to, or something
         else than a table has the name already.
     """
+    steps = write_table_iter(adata, path)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def write_table_iter(adata: AnnData, path: str | os.PathLike[str]) -> Generator[str, None, Path]:
+    """Write as `write_table` does, in steps: a caller that stops iterating changes nothing.
+
+    Yields
+    ------
+    str
+        What comes next: ``"writing"``, then ``"finishing"`` when all is written but does not have
+        its name yet.
+    """
     target = check_output(path)
+    _check_names(adata)
     suffix = target.suffix.lower()
     # Resolved, so that a link keeps pointing to its file, which is what is replaced.
     final = target.resolve()
+    yield "writing"
     try:
         holder = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".part", dir=final.parent))
     except OSError as error:
@@ -64,9 +92,12 @@ def write_table(adata: AnnData, path: str | os.PathLike[str]) -> Path:
         if suffix == ".h5ad":
             adata.write_h5ad(new, convert_strings_to_categoricals=False, **_COMPRESSION)
             _sync(new)
-            os.replace(new, final)
         else:
             _write_zarr(adata, new)
+        yield "finishing"
+        if suffix == ".h5ad":
+            os.replace(new, final)
+        else:
             replace_folder(new, final)
         _sync(final.parent)
     except OSError as error:
@@ -79,6 +110,67 @@ def write_table(adata: AnnData, path: str | os.PathLike[str]) -> Path:
         shutil.rmtree(holder, ignore_errors=True)
     logger.info("Wrote %s", target)
     return target
+
+
+def section_table(section: Section) -> AnnData:
+    """Make the table of a section that opens as the same section when it is written.
+
+    Some formats keep size, scale and image beside their table; here they are in
+    ``uns["spatial"]``, in scanpy's layout. The kind of section goes into its ``metadata``.
+
+    Returns
+    -------
+    AnnData around the same arrays, so that keys can be added to it; the section's own table is
+    not changed.
+    """
+    table = section.table
+    copy = type(table)(
+        X=table.X,
+        obs=table.obs.copy(),
+        var=table.var.copy(),
+        uns=dict(table.uns),
+        obsm=dict(table.obsm),
+        varm=dict(table.varm),
+        layers=dict(table.layers),
+        obsp=dict(table.obsp),
+        varp=dict(table.varp),
+        raw=None if table.raw is None else {
+            "X": table.raw.X, "var": table.raw.var, "varm": dict(table.raw.varm)
+        },
+    )  # fmt: skip
+    if not section.is_spatial:
+        return copy
+    library = section.library_id or section.name
+    libraries = copy.uns.get("spatial")
+    libraries = dict(libraries) if isinstance(libraries, dict) else {}
+    content = dict(libraries.get(library, {}))
+    scalefactors = dict(content.get("scalefactors") or {})
+    images = dict(content.get("images") or {})
+    if section.microns_per_pixel is not None:
+        scalefactors["microns_per_pixel"] = section.microns_per_pixel
+    if section.spot_diameter is not None:
+        scalefactors["spot_diameter_fullres"] = section.spot_diameter
+    image = section.image
+    if image is not None and not _holds(images, scalefactors, image):
+        images[image.name] = image.pixels
+        scalefactors[f"tissue_{image.name}_scalef"] = image.scale
+    metadata = {**(content.get("metadata") or {}), ASSAY: section.assay}
+    libraries[library] = content | {
+        "images": images,
+        "scalefactors": scalefactors,
+        "metadata": metadata,
+    }
+    copy.uns["spatial"] = libraries
+    return copy
+
+
+def _holds(images: dict[str, Any], scalefactors: dict[str, Any], image: SectionImage) -> bool:
+    """Whether an image is among those of a table, under its own name or another."""
+    return any(
+        scalefactors.get(f"tissue_{name}_scalef") == image.scale
+        and np.shape(pixels)[:2] == image.shape
+        for name, pixels in images.items()
+    )
 
 
 def check_output(path: str | os.PathLike[str]) -> Path:
@@ -101,6 +193,12 @@ def check_output(path: str | os.PathLike[str]) -> Path:
         raise InputError(
             f"Cannot write '{target}': the folder '{target.parent}' does not exist; make it first."
         )
+    store = next((one for one in target.resolve().parents if one.suffix.lower() == ".zarr"), None)
+    if store is not None:
+        raise InputError(
+            f"Cannot write '{target}': it lies inside the store '{store.name}'; choose another "
+            "folder."
+        )
     if suffix == ".h5ad" and target.is_dir():
         raise InputError(f"Cannot write '{target}': it is a folder; choose another name.")
     if suffix == ".zarr" and target.exists() and not _is_table(target):
@@ -109,6 +207,27 @@ def check_output(path: str | os.PathLike[str]) -> Path:
             "or other data), so it is not replaced; choose another name."
         )
     return target
+
+
+def _check_names(adata: AnnData) -> None:
+    """Refuse names that HDF5 and zarr would take for folders."""
+    for place, name in _names(adata):
+        if "/" in name:
+            raise InputError(
+                f"'{name}' in {place} has a slash, which files cannot have in names: rename it, "
+                f"such as to '{name.replace('/', '-')}'."
+            )
+
+
+def _names(adata: AnnData) -> Iterator[tuple[str, str]]:
+    frames = {"obs": adata.obs, "var": adata.var}
+    for part in ("obsm", "varm", "layers", "obsp", "varp", "uns"):
+        for key, value in getattr(adata, part).items():
+            yield part, str(key)
+            if isinstance(value, pd.DataFrame):
+                frames[f"{part}['{key}']"] = value
+    for place, frame in frames.items():
+        yield from ((place, str(name)) for name in frame.columns)
 
 
 def _is_table(store: Path) -> bool:
@@ -142,7 +261,8 @@ def _sync(path: Path) -> None:
     """Bring a file, or the names in a folder, to the disk."""
     if path.is_dir() and os.name == "nt":
         return  # Windows cannot open folders
-    handle = os.open(path, os.O_RDONLY)
+    # Windows brings to the disk only what was opened for writing; folders cannot be opened so.
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)
     finally:

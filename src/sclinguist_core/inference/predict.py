@@ -14,40 +14,32 @@ import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
 import sclinguist_core
-from sclinguist_core.data.align import FEW_GENES, MIN_RESOLVED_GENES, AlignedRna, gene_aligner
-from sclinguist_core.data.batches import bucketed_rows, token_batch
+from sclinguist_core.data.align import FEW_GENES, AlignedRna
 from sclinguist_core.data.correlation import column_correlation
 from sclinguist_core.data.readers.memory import as_section
 from sclinguist_core.data.section import Section
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference import trust
+from sclinguist_core.inference.prepare import prepare
+from sclinguist_core.inference.runner import Runner
 from sclinguist_core.model.calibration import COVERAGE, fisher
-from sclinguist_core.model.checkpoint import Checkpoint, load_checkpoint
-from sclinguist_core.model.device import (
-    CPU_BATCH,
-    CPU_TOKENS,
-    CUDA_BATCH,
-    CUDA_TOKENS,
-    choose_device,
-    device_label,
-)
-from sclinguist_core.vocabulary.proteins import resolve_protein
+from sclinguist_core.model.checkpoint import Checkpoint
+from sclinguist_core.model.device import choose_device, device_label
 
 if TYPE_CHECKING:
-    import torch
     from anndata import AnnData
 
-    from sclinguist_core.model.translator import Panels
+Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
-CHUNK_ROWS = 4_096
+CHUNK_ROWS = 1_024
 """Rows that are aligned and normalised at a time, so that memory does not grow with the input."""
 
 
@@ -105,41 +97,6 @@ class Prediction:
     log1p: np.ndarray | None = None
 
 
-class Outputs(NamedTuple):
-    """What the network says of a batch, each float32, shape (B, P)."""
-
-    mean: np.ndarray
-    std: np.ndarray
-    log1p: np.ndarray | None
-
-
-def select_proteins(checkpoint: Checkpoint, proteins: Sequence[str] | None) -> np.ndarray:
-    """Find the chosen proteins (any spelling) in the model's panel; all of them when None.
-
-    Raises
-    ------
-    InputError
-        If a name is unknown, ambiguous, or not in the panel.
-    """
-    names = checkpoint.protein_names
-    if proteins is None:
-        return np.arange(len(names))
-    position = {name: i for i, name in enumerate(names)}
-    chosen: dict[int, None] = {}
-    for given in proteins:
-        canonical = given if given in position else resolve_protein(given).name
-        if canonical not in position:
-            raise InputError(
-                f"protein {given!r} ({canonical}): the model {checkpoint.info.name!r} does not "
-                f"predict it, expected one of its {len(names)} proteins; `sclinguist models "
-                f"{checkpoint.path or 'bundled'} --proteins` lists them."
-            )
-        chosen[position[canonical]] = None
-    if not chosen:
-        raise InputError("proteins: found an empty list, expected at least one name.")
-    return np.array(list(chosen), np.int64)
-
-
 def predict_iter(
     section: Section,
     *,
@@ -183,45 +140,26 @@ def predict_iter(
     started = time.perf_counter()
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch size {batch_size}: expected at least 1.")
-    rna = section.rna()
     total = section.n_obs
     yield Progress(0, total, "loading model")
-    checkpoint = model if isinstance(model, Checkpoint) else load_checkpoint(model)
-    if checkpoint.info.stage.startswith("pretrain-"):
-        raise InputError(
-            f"model {checkpoint.info.name!r}: comes from {checkpoint.info.stage} and has not "
-            "learned to predict protein from RNA; go on with `sclinguist-train post-pretrain`."
-        )
+    prepared = prepare(section, model=model, proteins=proteins, device=device)
+    checkpoint, aligner = prepared.checkpoint, prepared.aligner
     if log1p and not checkpoint.info.model.log_output:
         raise InputError(
             f"model {checkpoint.info.name!r}: does not predict log1p counts; leave out log1p, or "
             "use a model that was trained with model.log_output=true."
         )
-    chosen = select_proteins(checkpoint, proteins)
-    target = choose_device(device)
-    aligner = gene_aligner(rna.names, rna.ids, checkpoint.symbols, source=section.name)
-    fewest = min(MIN_RESOLVED_GENES, len(checkpoint.genes) // 2)
-    if aligner.n_found < fewest:
-        raise InputError(
-            f"{section.name}: {aligner.n_found} of the model's {len(checkpoint.genes)} genes were "
-            f"measured, expected at least {fewest}; use a model that was trained on these genes."
-        )
     warnings = _gene_warnings(section, aligner.n_found, aligner.resolution.species)
-    mean = np.zeros((total, len(chosen)), np.float32)
+    mean = np.zeros((total, len(prepared.proteins)), np.float32)
     std = np.zeros_like(mean)
     logged = np.zeros_like(mean) if log1p else None
     familiarity = checkpoint.familiarity
     ood = None if familiarity is None else np.full(total, np.nan, np.float32)
-    runner = _Runner(checkpoint, target, chosen, batch_size, log1p=log1p)
-
-    def aligned_rows(rows: slice | np.ndarray) -> AlignedRna:
-        measured = None if rna.measured is None else rna.measured[rows]
-        return aligner.apply(rna.counts[rows], measured)
-
+    runner = prepared.runner(batch_size, log1p=log1p)
     done = n_empty = 0
     for start in range(0, total, CHUNK_ROWS):
         rows = slice(start, min(start + CHUNK_ROWS, total))
-        aligned = aligned_rows(rows)
+        aligned = prepared.aligned(rows)
         for inside, outputs in runner.run(aligned):
             mean[start + inside] = outputs.mean
             std[start + inside] = outputs.std
@@ -241,18 +179,18 @@ def predict_iter(
         warnings.append(
             f"{n_empty} of {total} rows express none of the model's genes; they get no value (NaN)."
         )
-    table = checkpoint.proteins.iloc[chosen]
+    table = prepared.table
     names = table["name"].tolist()
-    context = "spots" if section.is_spatial else "cells"
-    calibration = (checkpoint.calibration or {}).get(context)
+    context = prepared.context
+    calibration = prepared.calibration
     if calibration is not None:
         seen = None
         if total >= trust.MIN_ROWS:
-            one, other = trust.halves(aligned_rows(trust.sample_rows(total)))
+            one, other = trust.halves(prepared.aligned(trust.sample_rows(total)))
             first = yield from _quietly(runner, one, total)
             second = yield from _quietly(runner, other, total)
             seen = fisher(column_correlation(first, second))
-        judged = trust.judge(calibration.take(chosen), mean, std, seen, context)
+        judged = trust.judge(calibration, mean, std, seen, context)
     else:
         judged = trust.uncalibrated(table, mean, std, context)
     judged = trust.with_fine_tuning(judged, table, mean, std, context)
@@ -274,7 +212,7 @@ def predict_iter(
         "gene_names": {status: int(n) for status, n in counts.items()},
         "interval": COVERAGE,
         "context": context,
-        "device": device_label(target),
+        "device": device_label(prepared.device),
         "torch": str(torch.__version__),
         "python": platform.python_version(),
         "seconds": round(time.perf_counter() - started, 3),
@@ -298,7 +236,7 @@ def predict_iter(
 
 
 def _quietly(
-    runner: _Runner, aligned: AlignedRna, total: int
+    runner: Runner, aligned: AlignedRna, total: int
 ) -> Generator[Progress, None, np.ndarray]:
     """Predict rows that are not among the results; a caller can still stop after every batch."""
     mean = np.full((aligned.n_obs, len(runner.proteins)), np.nan, np.float32)
@@ -318,7 +256,7 @@ def translate(
     Rows that express nothing are NaN.
     """
     every = np.arange(len(checkpoint.proteins))
-    return _Runner(checkpoint, choose_device(device), every, None).run_all(aligned)
+    return Runner(checkpoint, choose_device(device), every, None).run_all(aligned)
 
 
 def _gene_warnings(section: Section, n_found: int, species: str) -> list[str]:
@@ -334,104 +272,6 @@ def _gene_warnings(section: Section, n_found: int, species: str) -> list[str]:
             "its values less."
         )
     return warnings
-
-
-class _Runner:
-    """Runs batches on a device; halves them when memory runs out."""
-
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        device: torch.device,
-        proteins: np.ndarray,
-        batch_size: int | None,
-        *,
-        log1p: bool = False,
-    ) -> None:
-        import torch
-
-        on_cuda = device.type == "cuda"
-        self.device = device
-        self.model = checkpoint.model.to(device)
-        self.gene_share = checkpoint.gene_share
-        self.normalization = checkpoint.info.model.rna_normalization
-        self.log1p = log1p
-        self.batch_size = batch_size or (CUDA_BATCH if on_cuda else CPU_BATCH)
-        self.max_tokens = CUDA_TOKENS if on_cuda else CPU_TOKENS
-        with torch.inference_mode():
-            self.tables = self.model.tables()
-            self.proteins = torch.from_numpy(proteins).to(device)
-
-    def run_all(self, aligned: AlignedRna) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of all rows, shape (n, P); NaN for rows without reads."""
-        mean = np.full((aligned.n_obs, len(self.proteins)), np.nan, np.float32)
-        std = mean.copy()
-        for rows, outputs in self.run(aligned):
-            mean[rows], std[rows] = outputs.mean, outputs.std
-        mean[np.diff(aligned.counts.indptr) == 0] = np.nan
-        std[np.isnan(mean)] = np.nan
-        return mean, std
-
-    def run(self, aligned: AlignedRna) -> Generator[tuple[np.ndarray, Outputs]]:
-        """Yield the rows of each batch, and what the network says of them."""
-        import torch
-
-        expression = aligned.expression(self.gene_share, self.normalization)
-        lengths = np.diff(expression.indptr)
-        with torch.inference_mode():
-            panels = self.model.panels(
-                torch.from_numpy(aligned.measured).to(self.device), self.tables
-            )
-        waiting = np.arange(aligned.n_obs)
-        while len(waiting):
-            rows = next(bucketed_rows(lengths[waiting], self.batch_size, self.max_tokens))
-            try:
-                batch = token_batch(expression, aligned.pattern, waiting[rows])
-                outputs = self._forward(batch, panels)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
-                    raise
-                self._halve(len(rows), error)
-                continue
-            yield batch.rows, outputs
-            keep = np.ones(len(waiting), bool)
-            keep[rows] = False
-            waiting = waiting[keep]
-
-    def _forward(self, batch: Any, panels: Panels) -> Outputs:
-        import torch
-
-        # Inference mode is local to a thread, so it is entered where the work is done.
-        with torch.inference_mode():
-            out = self.model(
-                torch.from_numpy(batch.genes).to(self.device),
-                torch.from_numpy(batch.values).to(self.device),
-                panels.of(torch.from_numpy(batch.pattern).to(self.device)),
-                self.tables,
-                self.proteins,
-                log1p=self.log1p,
-            )
-            mean, std = (x.float().cpu().numpy() for x in (out.mean, out.std))
-            return Outputs(mean, std, out.log1p.float().cpu().numpy() if self.log1p else None)
-
-    def _halve(self, n_rows: int, error: BaseException) -> None:
-        import torch
-
-        if n_rows <= 1:
-            raise InputError(
-                f"{self.device}: memory does not suffice for a single cell; close other programs "
-                "or use --device cpu."
-            ) from error
-        self.batch_size = n_rows // 2
-        logger.warning("out of memory; going on with batches of %d cells", self.batch_size)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def attach(table: AnnData, prediction: Prediction) -> None:
@@ -506,8 +346,8 @@ def predict(
     return table
 
 
-def finish(steps: Generator[Progress, None, Prediction]) -> Prediction:
-    """Run a prediction to its end and return it."""
+def finish(steps: Generator[Progress, None, Result]) -> Result:
+    """Run a generator of progress to its end and return its result."""
     while True:
         try:
             next(steps)

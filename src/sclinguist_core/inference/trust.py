@@ -143,8 +143,37 @@ def judge(
         high=high,
         labels=calibration.labels(expected_r, spread),
         expected_r=expected_r,
-        unit=SPOT_UNIT if context == "spots" else None,
+        unit=calibrated_unit(context),
     )
+
+
+def calibrated_unit(context: str) -> str | None:
+    """Name the unit of calibrated values; None where it is the network's own."""
+    return SPOT_UNIT if context == "spots" else None
+
+
+def slope(table: pd.DataFrame, calibration: ContextCalibration | None = None) -> np.ndarray:
+    """How far a value moves where the network's mean moves by one, float64, shape (P,).
+
+    Values are linear in what the network says, whatever the section: a difference of values is
+    this times a difference of means.
+
+    Parameters
+    ----------
+    table
+        Rows of ``proteins.tsv`` for the P proteins.
+    calibration
+        Of the same proteins, for the section's context; None where there is none.
+    """
+    own = table["slope"].to_numpy(np.float64) if "slope" in table else np.ones(len(table))
+    return own if calibration is None else np.where(_fine_tuned(table), own, calibration.slope)
+
+
+def _fine_tuned(table: pd.DataFrame) -> np.ndarray:
+    """Which proteins were fine-tuned, in whichever context, bool, shape (P,)."""
+    if "fine_tuned" not in table:
+        return np.zeros(len(table), bool)
+    return table["fine_tuned"].isin(("cells", "spots")).to_numpy()
 
 
 def with_fine_tuning(
@@ -167,7 +196,7 @@ def with_fine_tuning(
     """
     if "fine_tuned" not in table:
         return judged
-    tuned = table["fine_tuned"].isin(("cells", "spots")).to_numpy()
+    tuned = _fine_tuned(table)
     own = uncalibrated(table, mean, std)
     labels, expected_r = judged.labels, judged.expected_r
     if labels is not None:
@@ -200,10 +229,8 @@ def uncalibrated(
     Columns ``slope``, ``interval`` (half-width in predicted standard deviations), and
     ``trust_cells``, ``trust_spots`` or ``trust``; each may be absent.
     """
-    value = mean
-    if "slope" in table:
-        # On unseen data predictions are too bold; the slope was measured there.
-        value = mean * table["slope"].to_numpy(np.float32)
+    # On unseen data predictions are too bold; the slope was measured there.
+    value = mean * slope(table).astype(np.float32)
     half_width = np.full(len(table), DEFAULT_INTERVAL, np.float32)
     if "interval" in table:
         half_width = table["interval"].to_numpy(np.float32)

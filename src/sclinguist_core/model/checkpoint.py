@@ -310,6 +310,41 @@ def read_proteins(folder: Path) -> pd.DataFrame:
     return _read_table(folder / "proteins.tsv", _PROTEIN_COLUMNS)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointSummary:
+    """A checkpoint without its weights: what can be told before PyTorch is imported.
+
+    Attributes
+    ----------
+    folder, info, genes, proteins, card
+        See `Checkpoint`.
+    """
+
+    folder: Path
+    info: CheckpointInfo
+    genes: pd.DataFrame
+    proteins: pd.DataFrame
+    card: str
+
+
+def read_summary(model: str | Path = "bundled") -> CheckpointSummary:
+    """Read everything of a checkpoint but its weights.
+
+    Raises
+    ------
+    InputError
+        See `load_checkpoint`.
+    """
+    folder = checkpoint_folder(model)
+    return CheckpointSummary(
+        folder=folder,
+        info=read_info(folder),
+        genes=_read_table(folder / "genes.tsv", _GENE_COLUMNS),
+        proteins=read_proteins(folder),
+        card=(folder / "card.md").read_text("utf-8"),
+    )
+
+
 def load_checkpoint(model: str | Path = "bundled") -> Checkpoint:
     """Load a checkpoint strictly: every weight must be there, with its shape, and none besides.
 
@@ -326,10 +361,9 @@ def load_checkpoint(model: str | Path = "bundled") -> Checkpoint:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    folder = checkpoint_folder(model)
-    info = read_info(folder)
-    genes = _read_table(folder / "genes.tsv", _GENE_COLUMNS)
-    proteins = read_proteins(folder)
+    summary = read_summary(model)
+    folder, info = summary.folder, summary.info
+    genes, proteins = summary.genes, summary.proteins
     network = build_translator(info.model, genes, proteins)
     weights_path = folder / "model.safetensors"
     try:
@@ -352,7 +386,7 @@ def load_checkpoint(model: str | Path = "bundled") -> Checkpoint:
         info=info,
         genes=genes,
         proteins=proteins,
-        card=(folder / "card.md").read_text("utf-8"),
+        card=summary.card,
         digest=_digest(folder),
         path=folder,
         calibration=calibrations.read_calibration(folder, len(proteins)),

@@ -80,7 +80,7 @@ def write_state(state: Mapping[str, Any], path: Path) -> None:
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={_KEY: text})
         # On disk before it has the name: after a power cut too the name stands for a whole file.
-        handle = os.open(temporary, os.O_RDONLY)
+        handle = os.open(temporary, os.O_RDWR)  # Windows brings only writable files to disk
         try:
             os.fsync(handle)
         finally:

@@ -322,3 +322,20 @@ def _settle_duplicates(hits: list[_Hit]) -> list[_Hit]:
         else:
             settled.append(hit._replace(status="duplicate"))
     return settled
+
+
+def other_names() -> dict[str, tuple[str, ...]]:
+    """Former symbols and aliases of each gene, for looking genes up while typing.
+
+    Returns
+    -------
+    dict
+        Canonical symbol to its other names; those that mean several genes are left out.
+    """
+    index = gene_index()
+    found: dict[str, list[str]] = {}
+    for table in (index.previous, index.aliases):
+        for name, symbol in table.items():
+            if symbol != AMBIGUOUS:
+                found.setdefault(symbol, []).append(name)
+    return {symbol: tuple(names) for symbol, names in found.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings as python_warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import anndata
 import numpy as np
@@ -18,6 +18,7 @@ from sclinguist_core.data.readers.images import to_rgb8
 from sclinguist_core.data.readers.pickles import refuse_pickles
 from sclinguist_core.data.readers.positions import check_scale
 from sclinguist_core.data.section import Assay, Section, SectionImage
+from sclinguist_core.data.write import ASSAY
 from sclinguist_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -155,10 +156,12 @@ def section_of(
                 pixel_size = lattice.microns_per_pixel(
                     rows.to_numpy(), columns.to_numpy(), positions, diameter
                 )
-        if pixel_size is not None and diameter is None:
+        stated = _stated_assay(content)
+        if pixel_size is not None and diameter is None and stated in (None, "visium"):
             diameter = lattice.SPOT_MICRONS / pixel_size
         assay = "visium" if diameter is not None or rows is not None else "cells"
         assay = "visium_hd" if "bin_size_um" in scalefactors else assay
+        assay = stated or assay
     return assemble(
         Parts(
             name=name or library or source.name.removesuffix(source.suffix),
@@ -236,6 +239,12 @@ def _scale(scalefactors: dict[str, Any], key: str, source: Path) -> float | None
         return None
     # HDF5 gives numpy scalars, sometimes in an array of one.
     return check_scale(float(np.asarray(value).ravel()[0]), key, source)
+
+
+def _stated_assay(content: dict[str, Any]) -> Assay | None:
+    """Kind of section as `sclinguist_core.data.write.section_table` wrote it, or None."""
+    stated = (content.get("metadata") or {}).get(ASSAY)
+    return next((assay for assay in get_args(Assay) if assay == stated), None)
 
 
 def _images(

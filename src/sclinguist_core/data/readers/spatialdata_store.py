@@ -75,7 +75,24 @@ def open_regions(
     path, layer, bin_size
         As for :func:`open_spatialdata`.
     """
-    sdata = _read(path)
+    return sections_of(_read(path), path, layer=layer, bin_size=bin_size)
+
+
+def sections_of(
+    sdata: SpatialData, source: Path, *, layer: str | None = None, bin_size: int | None = None
+) -> list[Section]:
+    """Make a section of every annotated element of a SpatialData object.
+
+    Parameters
+    ----------
+    sdata
+        With at least one table; not changed.
+    source
+        Where it came from, for messages.
+    layer, bin_size
+        As for :func:`open_spatialdata`.
+    """
+    path = source
     table = sdata.tables[_choose_table(sdata, bin_size, path)]
     sections = []
     if not _regions(table):

@@ -1,0 +1,78 @@
+"""A lock that ends with its process, however that ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class Locked(Exception):
+    """Another process, or another part of this one, holds the lock."""
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock while the block runs.
+
+    The operating system lets go of it when the process dies, so that nothing has to be cleared
+    away after a crash.
+
+    Parameters
+    ----------
+    path
+        File that stands for the lock; made, and removed in the end.
+
+    Raises
+    ------
+    Locked
+        If it is held already; nobody waits.
+    OSError
+        If the file cannot be made.
+    """
+    handle = _acquire(path)
+    try:
+        yield
+    finally:
+        # Removed before it is let go: whoever opened it in between finds that it is not the file
+        # of that name any more. Windows removes no open file; there it stays, which is harmless.
+        if sys.platform != "win32":
+            path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _acquire(path: Path) -> int:
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            _lock(handle)
+            if _is_at(handle, path):
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _lock(handle: int) -> None:
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        raise Locked from error
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Whether the open file still is the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,147 @@
+"""What every run over a section needs: a model, the section's genes as the model's, a device.
+
+Shapes: n cells or spots, G genes of the section, V genes of the model, P chosen proteins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from sclinguist_core.data.align import MIN_RESOLVED_GENES, AlignedRna, GeneAligner, gene_aligner
+from sclinguist_core.data.section import RnaCounts, Section
+from sclinguist_core.errors import InputError
+from sclinguist_core.inference.runner import Runner
+from sclinguist_core.model.calibration import ContextCalibration
+from sclinguist_core.model.checkpoint import Checkpoint, load_checkpoint
+from sclinguist_core.model.device import choose_device
+from sclinguist_core.vocabulary.proteins import resolve_protein
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Prepared:
+    """A section and a model that fit each other.
+
+    Attributes
+    ----------
+    section
+        With RNA.
+    rna
+        Its raw counts.
+    checkpoint
+        The model; it has learned to predict protein from RNA.
+    aligner
+        How the section's genes map onto the model's.
+    proteins
+        Positions of the chosen proteins in the model's panel, int64, shape (P,).
+    device
+        Where to run.
+    """
+
+    section: Section
+    rna: RnaCounts
+    checkpoint: Checkpoint
+    aligner: GeneAligner
+    proteins: np.ndarray
+    device: torch.device
+
+    @property
+    def context(self) -> str:
+        """What the rows are: ``"spots"`` or ``"cells"``."""
+        return "spots" if self.section.is_spatial else "cells"
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Rows of ``proteins.tsv`` for the chosen proteins."""
+        return self.checkpoint.proteins.iloc[self.proteins]
+
+    @property
+    def calibration(self) -> ContextCalibration | None:
+        """Calibration of the chosen proteins for this context; None where there is none."""
+        found = (self.checkpoint.calibration or {}).get(self.context)
+        return None if found is None else found.take(self.proteins)
+
+    def aligned(self, rows: slice | np.ndarray) -> AlignedRna:
+        """Bring the chosen rows onto the model's genes."""
+        measured = None if self.rna.measured is None else self.rna.measured[rows]
+        return self.aligner.apply(self.rna.counts[rows], measured)
+
+    def runner(self, batch_size: int | None = None, *, log1p: bool = False) -> Runner:
+        """Set the model up on the device, for the chosen proteins."""
+        return Runner(self.checkpoint, self.device, self.proteins, batch_size, log1p=log1p)
+
+
+def prepare(
+    section: Section,
+    *,
+    model: str | Path | Checkpoint = "bundled",
+    proteins: Sequence[str] | None = None,
+    device: str = "auto",
+) -> Prepared:
+    """Load a model and match a section with it; parameters as of `predict.predict_iter`.
+
+    Raises
+    ------
+    InputError
+        If the section has no RNA or too few of the model's genes, the model cannot predict
+        protein from RNA, or a protein or device cannot be had.
+    """
+    rna = section.rna()
+    checkpoint = model if isinstance(model, Checkpoint) else load_checkpoint(model)
+    if checkpoint.info.stage.startswith("pretrain-"):
+        raise InputError(
+            f"model {checkpoint.info.name!r}: comes from {checkpoint.info.stage} and has not "
+            "learned to predict protein from RNA; go on with `sclinguist-train post-pretrain`."
+        )
+    chosen = select_proteins(checkpoint, proteins)
+    target = choose_device(device)
+    aligner = gene_aligner(rna.names, rna.ids, checkpoint.symbols, source=section.name)
+    fewest = min(MIN_RESOLVED_GENES, len(checkpoint.genes) // 2)
+    if aligner.n_found < fewest:
+        raise InputError(
+            f"{section.name}: {aligner.n_found} of the model's {len(checkpoint.genes)} genes were "
+            f"measured, expected at least {fewest}; use a model that was trained on these genes."
+        )
+    return Prepared(
+        section=section,
+        rna=rna,
+        checkpoint=checkpoint,
+        aligner=aligner,
+        proteins=chosen,
+        device=target,
+    )
+
+
+def select_proteins(checkpoint: Checkpoint, proteins: Sequence[str] | None) -> np.ndarray:
+    """Find the chosen proteins (any spelling) in the model's panel; all of them when None.
+
+    Raises
+    ------
+    InputError
+        If a name is unknown, ambiguous, or not in the panel.
+    """
+    names = checkpoint.protein_names
+    if proteins is None:
+        return np.arange(len(names))
+    position = {name: i for i, name in enumerate(names)}
+    chosen: dict[int, None] = {}
+    for given in proteins:
+        canonical = given if given in position else resolve_protein(given).name
+        if canonical not in position:
+            raise InputError(
+                f"protein {given!r} ({canonical}): the model {checkpoint.info.name!r} does not "
+                f"predict it, expected one of its {len(names)} proteins; `sclinguist models "
+                f"{checkpoint.path or 'bundled'} --proteins` lists them."
+            )
+        chosen[position[canonical]] = None
+    if not chosen:
+        raise InputError("proteins: found an empty list, expected at least one name.")
+    return np.array(list(chosen), np.int64)

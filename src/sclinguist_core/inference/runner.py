@@ -1,0 +1,151 @@
+"""One loop that runs a model over rows, on whichever device, whatever its memory.
+
+Shapes: n cells or spots, B of them in a batch, P proteins, V genes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from sclinguist_core.data.align import AlignedRna
+from sclinguist_core.data.batches import bucketed_rows, token_batch
+from sclinguist_core.errors import NotEnoughMemoryError
+from sclinguist_core.model.checkpoint import Checkpoint
+from sclinguist_core.model.device import CPU_BATCH, CPU_TOKENS, CUDA_BATCH, CUDA_TOKENS
+
+if TYPE_CHECKING:
+    import torch
+
+    from sclinguist_core.model.translator import Panels
+
+logger = logging.getLogger(__name__)
+
+
+class Outputs(NamedTuple):
+    """What the network says of a batch, each float32, shape (B, P)."""
+
+    mean: np.ndarray
+    std: np.ndarray
+    log1p: np.ndarray | None
+
+
+class Runner:
+    """Runs batches on a device; halves them when memory runs out."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: torch.device,
+        proteins: np.ndarray,
+        batch_size: int | None,
+        *,
+        log1p: bool = False,
+    ) -> None:
+        import torch
+
+        on_cuda = device.type == "cuda"
+        self.device = device
+        self.model = checkpoint.model.to(device)
+        self.gene_share = checkpoint.gene_share
+        self.normalization = checkpoint.info.model.rna_normalization
+        self.log1p = log1p
+        self.batch_size = batch_size or (CUDA_BATCH if on_cuda else CPU_BATCH)
+        self.max_tokens = CUDA_TOKENS if on_cuda else CPU_TOKENS
+        with torch.inference_mode():
+            self.tables = self.model.tables()
+            self.proteins = torch.from_numpy(proteins).to(device)
+
+    def run_all(self, aligned: AlignedRna) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of all rows, shape (n, P); NaN for rows without reads."""
+        mean = np.full((aligned.n_obs, len(self.proteins)), np.nan, np.float32)
+        std = mean.copy()
+        for rows, outputs in self.run(aligned):
+            mean[rows], std[rows] = outputs.mean, outputs.std
+        mean[np.diff(aligned.counts.indptr) == 0] = np.nan
+        std[np.isnan(mean)] = np.nan
+        return mean, std
+
+    def expression(self, aligned: AlignedRna) -> sparse.csr_matrix:
+        """Expression as the model was trained to read it, CSR float32, shape (n, V)."""
+        return aligned.expression(self.gene_share, self.normalization)
+
+    def run(self, aligned: AlignedRna) -> Generator[tuple[np.ndarray, Outputs]]:
+        """Yield the rows of each batch, and what the network says of them."""
+        yield from self.run_expression(self.expression(aligned), aligned.measured, aligned.pattern)
+
+    def run_expression(
+        self, expression: sparse.csr_matrix, measured: np.ndarray, pattern: np.ndarray
+    ) -> Generator[tuple[np.ndarray, Outputs]]:
+        """Run expression that is normalised already.
+
+        Parameters
+        ----------
+        expression
+            Normalised expression, CSR float32, shape (n, V); every stored entry is a token.
+        measured, pattern
+            See `AlignedRna`.
+
+        Yields
+        ------
+        Rows of a batch, int64, shape (B,), and what the network says of them.
+        """
+        import torch
+
+        lengths = np.diff(expression.indptr)
+        with torch.inference_mode():
+            panels = self.model.panels(torch.from_numpy(measured).to(self.device), self.tables)
+        waiting = np.arange(len(lengths))
+        while len(waiting):
+            rows = next(bucketed_rows(lengths[waiting], self.batch_size, self.max_tokens))
+            try:
+                batch = token_batch(expression, pattern, waiting[rows])
+                outputs = self._forward(batch, panels)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                self._halve(len(rows), error)
+                continue
+            yield batch.rows, outputs
+            keep = np.ones(len(waiting), bool)
+            keep[rows] = False
+            waiting = waiting[keep]
+
+    def _forward(self, batch: Any, panels: Panels) -> Outputs:
+        import torch
+
+        # Inference mode is local to a thread, so it is entered where the work is done.
+        with torch.inference_mode():
+            out = self.model(
+                torch.from_numpy(batch.genes).to(self.device),
+                torch.from_numpy(batch.values).to(self.device),
+                panels.of(torch.from_numpy(batch.pattern).to(self.device)),
+                self.tables,
+                self.proteins,
+                log1p=self.log1p,
+            )
+            mean, std = (x.float().cpu().numpy() for x in (out.mean, out.std))
+            return Outputs(mean, std, out.log1p.float().cpu().numpy() if self.log1p else None)
+
+    def _halve(self, n_rows: int, error: BaseException) -> None:
+        import torch
+
+        if n_rows <= 1:
+            raise NotEnoughMemoryError(
+                f"{self.device}: memory does not suffice for a single cell; close other programs "
+                "or use --device cpu."
+            ) from error
+        self.batch_size = n_rows // 2
+        logger.warning("out of memory; going on with batches of %d cells", self.batch_size)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
