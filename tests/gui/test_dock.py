@@ -289,3 +289,22 @@ def test_opening_the_dock_imports_nothing_heavy():
     assert "napari_sclinguist" in loaded
     heavy = {"torch", "scanpy", "squidpy", "spatialdata", "pytorch_lightning", "sklearn"}
     assert loaded & heavy == set()
+
+
+# spatialdata and its writers speak to each other in deprecated ways
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_spatialdata_store_opens(make_napari_viewer, sample_part, tmp_path):
+    sample_part.to_spatialdata().write(tmp_path / "section.zarr")
+    viewer = make_napari_viewer()
+    viewer.open(tmp_path / "section.zarr", plugin="napari-sclinguist")
+    dock = open_dock(viewer)
+    opened = dock.workspace.active
+    assert dock.messages.message is None
+    assert [type(layer) for layer in viewer.layers] == [Image, Points]
+    assert opened.section.n_obs == sample_part.n_obs
+    np.testing.assert_allclose(
+        opened.section.microns_per_pixel, sample_part.microns_per_pixel, rtol=1e-3
+    )
+    dock.workspace.close()
+    wait_for_threads()
