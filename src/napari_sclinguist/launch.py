@@ -55,14 +55,13 @@ def show_section(
     layers = section_layers(section, feature)
 
     import napari
-    from napari.layers import Layer
 
+    from napari_sclinguist.control.adoption import add_layers
     from napari_sclinguist.docking import open_dock
 
     if viewer is None:
         viewer = napari.Viewer(title=f"{section.name} - napari-sclinguist")
-    for data in layers:
-        viewer.add_layer(Layer.create(*data))
+    add_layers(viewer, layers)
     open_dock(viewer)
     viewer.reset_view()
     if block:

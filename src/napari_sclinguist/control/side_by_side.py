@@ -16,7 +16,7 @@ from psygnal import Signal
 
 from napari_sclinguist.control.agreement import difference
 from napari_sclinguist.control.entries import Entry, Kind
-from napari_sclinguist.control.tissue_selection import SelectionHighlight, own_colours
+from napari_sclinguist.control.tissue_selection import SelectionHighlight
 from napari_sclinguist.control.view import Picture, picture
 from napari_sclinguist.layers import METADATA_KEY
 from sclinguist_core.evaluation.colouring import Channel, colour_limits
@@ -120,7 +120,7 @@ class Panel:
         from napari.layers import Layer
 
         metadata = {METADATA_KEY: {"section": opened.section, "role": ROLE}}
-        self._carrier = own_colours(opened.carrier)
+        self._carrier = opened.carrier
         data, arguments, kind = self._carrier.layer_data(content.picture)
         arguments |= {"name": content.title, "metadata": metadata}
         self.spots: Layer = Layer.create(data, arguments, kind)

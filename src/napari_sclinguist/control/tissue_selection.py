@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_sclinguist.carriers import Carrier, units, world_scale
+from napari_sclinguist.carriers import units, world_scale
 from napari_sclinguist.control.fixed_points import FixedPoints
 from napari_sclinguist.layers import METADATA_KEY
 
@@ -56,7 +55,7 @@ class SelectionHighlight:
         from napari.layers import Layer
 
         self.opened = opened
-        self._carrier = own_colours(opened.carrier)
+        self._carrier = opened.carrier
         self._rows: np.ndarray | None = None
         self.has_rings = not opened.carrier.has_plain_layer  # its rows are Points
         if self.has_rings:
@@ -238,13 +237,3 @@ class TissueSelection:
             # One that is selected as well is being removed by napari already.
             if highlight is not None and highlight.layer in set(layers) - set(layers.selection):
                 layers.remove(highlight.layer)
-
-
-def own_colours(carrier: Carrier) -> Carrier:
-    """Copy a carrier for another layer: the same places, found once, with colours of its own."""
-    twin = copy.copy(carrier)
-    for name in ("_values", "_colours"):  # look-up tables of cells, which a layer reads from
-        table = getattr(carrier, name, None)
-        if isinstance(table, np.ndarray):
-            setattr(twin, name, table.copy())
-    return twin

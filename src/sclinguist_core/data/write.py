@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from sclinguist_core.data.readers.memory import around_same_arrays
 from sclinguist_core.errors import InputError
 from sclinguist_core.files import replace_folder
 
@@ -123,21 +124,7 @@ def section_table(section: Section) -> AnnData:
     AnnData around the same arrays, so that keys can be added to it; the section's own table is
     not changed.
     """
-    table = section.table
-    copy = type(table)(
-        X=table.X,
-        obs=table.obs.copy(),
-        var=table.var.copy(),
-        uns=dict(table.uns),
-        obsm=dict(table.obsm),
-        varm=dict(table.varm),
-        layers=dict(table.layers),
-        obsp=dict(table.obsp),
-        varp=dict(table.varp),
-        raw=None if table.raw is None else {
-            "X": table.raw.X, "var": table.raw.var, "varm": dict(table.raw.varm)
-        },
-    )  # fmt: skip
+    copy = around_same_arrays(section.table)
     if not section.is_spatial:
         return copy
     library = section.library_id or section.name

@@ -30,19 +30,27 @@ def as_section(source: AnnData | Section | str | Path, *, layer: str | None = No
         return open_section(source, layer=layer)
     from sclinguist_core.data.readers.h5ad import make_names_unique, section_of
 
-    table = type(source)(
-        X=source.X,
-        obs=source.obs.copy(),
-        var=source.var.copy(),
-        uns=dict(source.uns),
-        obsm=dict(source.obsm),
-        varm=dict(source.varm),
-        varp=dict(source.varp),
-        layers=dict(source.layers),
-        obsp=dict(source.obsp),
-        raw=None if source.raw is None else {
-            "X": source.raw.X, "var": source.raw.var, "varm": dict(source.raw.varm)
-        },
-    )  # fmt: skip
+    table = around_same_arrays(source)
     make_names_unique(table)
     return section_of(table, Path("AnnData"), layer=layer, name="AnnData")
+
+
+def around_same_arrays(table: AnnData) -> AnnData:
+    """Make a new table around the arrays of another, so that columns and keys can be added to it.
+
+    Nothing is copied but ``obs`` and ``var``; the other table is not changed.
+    """
+    return type(table)(
+        X=table.X,
+        obs=table.obs.copy(),
+        var=table.var.copy(),
+        uns=dict(table.uns),
+        obsm=dict(table.obsm),
+        varm=dict(table.varm),
+        varp=dict(table.varp),
+        layers=dict(table.layers),
+        obsp=dict(table.obsp),
+        raw=None if table.raw is None else {
+            "X": table.raw.X, "var": table.raw.var, "varm": dict(table.raw.varm)
+        },
+    )  # fmt: skip
