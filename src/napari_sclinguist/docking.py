@@ -22,12 +22,12 @@ def open_dock(viewer: napari.Viewer) -> ProteinDock:
     return widget
 
 
-def has_window() -> bool:
-    """Whether layers are being read for a window, not for a script."""
+def viewer_with_window() -> napari.Viewer | None:
+    """Return the present viewer if it has a window; None while layers are read for a script."""
     import napari
 
     viewer = napari.current_viewer()
-    return viewer is not None and getattr(viewer, "window", None) is not None
+    return viewer if getattr(viewer, "window", None) is not None else None
 
 
 def open_dock_soon(
@@ -45,12 +45,11 @@ def open_dock_soon(
     reading
         Reads layers, beside the window; they are added when they are there.
     """
-    if not has_window():
+    viewer = viewer_with_window()
+    if viewer is None:
         return
     import napari
     from qtpy.QtCore import QTimer
-
-    viewer = napari.current_viewer()
 
     def open_if_there() -> None:
         if napari.current_viewer() is viewer:

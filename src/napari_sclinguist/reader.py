@@ -48,15 +48,16 @@ def read_sections(path: PathOrPaths) -> list[LayerData]:
     InputError
         Without a window, if a section cannot be opened or has no positions.
     """
-    from napari_sclinguist.docking import has_window, open_dock_soon
+    from napari_sclinguist.docking import open_dock_soon, viewer_with_window
 
-    if has_window() and _is_large(_as_paths(path)):
+    in_window = viewer_with_window() is not None
+    if in_window and _is_large(_as_paths(path)):
         open_dock_soon(reading=lambda: _layers(path))
         return [(None,)]
     try:
         layers = _layers(path)
     except Exception as error:  # a broken file must not take the window down
-        if not has_window():
+        if not in_window:
             raise
         open_dock_soon(error, "Opening the section")
         return [(None,)]

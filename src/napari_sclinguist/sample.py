@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import napari
-
     from napari_sclinguist.layers import LayerData
 
 
@@ -36,13 +34,14 @@ def human_tonsil() -> list[LayerData]:
     InputError
         Without a window, if the section was not downloaded or has changed since.
     """
+    from napari_sclinguist.docking import viewer_with_window
     from napari_sclinguist.reader import read_sections
     from sclinguist_core.data.datasets import HUMAN_TONSIL, find_dataset
     from sclinguist_core.data.download import downloaded
     from sclinguist_core.errors import InputError
 
     dataset = find_dataset(HUMAN_TONSIL)
-    viewer = _viewer_with_window()
+    viewer = viewer_with_window()
     try:
         folder = downloaded(dataset)
     except InputError:
@@ -60,13 +59,6 @@ def human_tonsil() -> list[LayerData]:
 
     download_into(viewer, dataset)
     return _no_layers()
-
-
-def _viewer_with_window() -> napari.Viewer | None:
-    import napari
-
-    viewer = napari.current_viewer()
-    return viewer if getattr(viewer, "window", None) is not None else None
 
 
 def _no_layers() -> list[LayerData]:
