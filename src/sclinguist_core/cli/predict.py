@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from sclinguist_core.cli.common import (
+    BatchSizeOption,
+    BinSizeOption,
+    DeviceOption,
+    InputArgument,
+    LayerOption,
+    ModelOption,
+    TableOutput,
+    names_in,
+    noun,
+    open_input,
+    run_with_bar,
+)
 
 if TYPE_CHECKING:
     from sclinguist_core.data.section import Section
@@ -13,42 +26,29 @@ if TYPE_CHECKING:
 
 
 def predict(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="INPUT",
-            help="Space Ranger outs folder, 10x .h5, .h5ad, SpatialData .zarr or Visium HD folder.",
-        ),
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help=".h5ad or .zarr to write.")],
-    model: Annotated[str, typer.Option(help="'bundled' or a checkpoint folder.")] = "bundled",
+    source: InputArgument,
+    output: TableOutput,
+    model: ModelOption = "bundled",
     proteins: Annotated[
         str | None, typer.Option(help="Comma-separated names in any spelling; all by default.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<number>")] = "auto",
-    batch_size: Annotated[int | None, typer.Option(help="Most cells in a batch.")] = None,
+    device: DeviceOption = "auto",
+    batch_size: BatchSizeOption = None,
     log1p: Annotated[
         bool, typer.Option("--log1p", help="Predict log1p antibody counts too, not calibrated.")
     ] = False,
-    layer: Annotated[
-        str | None, typer.Option(help="Layer with the raw counts; found by itself by default.")
-    ] = None,
-    bin_size: Annotated[int | None, typer.Option(help="Visium HD bin in µm.")] = None,
+    layer: LayerOption = None,
+    bin_size: BinSizeOption = None,
 ) -> None:
     """Predict proteins for every spot or cell of INPUT and write them beside its data."""
-    from sclinguist_core.data.readers import open_section
-    from sclinguist_core.data.write import check_output, section_table, write_table
-    from sclinguist_core.errors import InputError
+    from sclinguist_core.data.write import section_table, write_table
     from sclinguist_core.inference.predict import attach
 
-    check_output(output)
-    if source.exists() and output.exists() and output.samefile(source):
-        raise InputError(f"{output}: is the input, which stays as it is; choose another name.")
-    section = open_section(source, layer=layer, bin_size=bin_size)
+    section = open_input(source, output, layer=layer, bin_size=bin_size)
     prediction = predict_with_bar(
         section,
         model=model,
-        proteins=None if proteins is None else [name.strip() for name in proteins.split(",")],
+        proteins=names_in(proteins),
         device=device,
         batch_size=batch_size,
         log1p=log1p,
@@ -69,10 +69,8 @@ def predict_with_bar(
     log1p: bool = False,
 ) -> Prediction:
     """Run a prediction under a progress bar on standard error."""
-    from sclinguist_core.console import progress_bar
     from sclinguist_core.inference.predict import predict_iter
 
-    unit = "spots" if section.is_spatial else "cells"
     steps = predict_iter(
         section,
         model=model,
@@ -81,15 +79,7 @@ def predict_with_bar(
         batch_size=batch_size,
         log1p=log1p,
     )
-    # The first step checks the input; a bar is shown for work, not above an error.
-    progress = next(steps)
-    with progress_bar(progress.phase, unit=unit) as bar:
-        while True:
-            bar.update(progress.done, progress.total, progress.phase)
-            try:
-                progress = next(steps)
-            except StopIteration as end:
-                return end.value
+    return run_with_bar(steps, unit=noun(section))
 
 
 def describe(section: Section, prediction: Prediction) -> str:
@@ -99,7 +89,7 @@ def describe(section: Section, prediction: Prediction) -> str:
     from sclinguist_core.model.calibration import LABELS
 
     info = prediction.info
-    unit = "spots" if section.is_spatial else "cells"
+    unit = noun(section)
     lines = [
         f"{section.name}: {len(prediction.names)} proteins for {section.n_obs:,} {unit}, from "
         f"{info['genes_found']:,} of {info['genes_expected']:,} genes, model "

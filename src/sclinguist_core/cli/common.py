@@ -1,0 +1,80 @@
+"""What commands that run a model over an input have in common: options, opening, the bar."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from sclinguist_core.data.section import Section
+    from sclinguist_core.inference.predict import Progress
+
+Result = TypeVar("Result")
+
+InputArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="INPUT",
+        help="Space Ranger outs folder, 10x .h5, .h5ad, SpatialData .zarr or Visium HD folder.",
+    ),
+]
+TableOutput = Annotated[Path, typer.Option("--output", "-o", help=".h5ad or .zarr to write.")]
+ModelOption = Annotated[str, typer.Option(help="'bundled' or a checkpoint folder.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<number>")]
+BatchSizeOption = Annotated[int | None, typer.Option(help="Most cells in a batch.")]
+LayerOption = Annotated[
+    str | None, typer.Option(help="Layer with the raw counts; found by itself by default.")
+]
+BinSizeOption = Annotated[int | None, typer.Option(help="Visium HD bin in µm.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of everything that is random.")]
+GroupByOption = Annotated[
+    str | None, typer.Option(help="Column of obs: the figures for each of its groups, too.")
+]
+
+
+def open_input(
+    source: Path, output: Path, *, layer: str | None = None, bin_size: int | None = None
+) -> Section:
+    """Open the input of a command that writes a table, once it is clear that this can be written.
+
+    Raises
+    ------
+    InputError
+        If the output cannot be written or is the input, or the input cannot be read.
+    """
+    from sclinguist_core.data.readers import open_section
+    from sclinguist_core.data.write import check_output
+    from sclinguist_core.errors import InputError
+
+    check_output(output)
+    if source.exists() and output.exists() and output.samefile(source):
+        raise InputError(f"{output}: is the input, which stays as it is; choose another name.")
+    return open_section(source, layer=layer, bin_size=bin_size)
+
+
+def noun(section: Section) -> str:
+    """Name the rows of a section: ``"spots"`` or ``"cells"``."""
+    return "spots" if section.is_spatial else "cells"
+
+
+def run_with_bar(steps: Generator[Progress, None, Result], *, unit: str) -> Result:
+    """Run a generator of progress to its end under a bar on standard error."""
+    from sclinguist_core.console import progress_bar
+
+    # The first step checks the input; a bar is shown for work, not above an error.
+    progress = next(steps)
+    with progress_bar(progress.phase, unit=unit) as bar:
+        while True:
+            bar.update(progress.done, progress.total, progress.phase)
+            try:
+                progress = next(steps)
+            except StopIteration as end:
+                return end.value
+
+
+def names_in(text: str | None) -> list[str] | None:
+    """Split a comma-separated list; None stays None."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
