@@ -12,7 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from sclinguist_core.data.align import AlignedRna
-from sclinguist_core.model.checkpoint import build_translator
+from sclinguist_core.model.architectures import build_translator
 from sclinguist_core.model.config import TranslatorConfig
 from sclinguist_core.train.augment import Augmentation
 from sclinguist_core.train.corpus import PairedDataset, Standard

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from evaluation.made_up import CANONICAL, CODING, make_cells
-from sclinguist_core.model.checkpoint import Checkpoint, CheckpointInfo, build_translator
+from sclinguist_core.model.architectures import build_translator
+from sclinguist_core.model.checkpoint import Checkpoint, CheckpointInfo
 from sclinguist_core.model.config import TranslatorConfig
 
 

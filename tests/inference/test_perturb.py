@@ -18,8 +18,9 @@ from sclinguist_core.inference import perturb as module
 from sclinguist_core.inference.perturb import perturb_iter, scaled
 from sclinguist_core.inference.perturbation import Perturbation, row_numbers
 from sclinguist_core.inference.predict import finish, predict_iter
-from sclinguist_core.inference.runner import Runner
-from sclinguist_core.model.checkpoint import Checkpoint, CheckpointInfo, build_translator
+from sclinguist_core.inference.runner import TranslatorRunner
+from sclinguist_core.model.architectures import build_translator
+from sclinguist_core.model.checkpoint import Checkpoint, CheckpointInfo
 from sclinguist_core.model.config import TranslatorConfig
 from sclinguist_core.resources import sample_section_path
 from sclinguist_core.train.corpus import gene_statistics, gene_universe, protein_universe
@@ -313,13 +314,13 @@ def test_progress_counts_up_and_closing_cancels(cells, checkpoint, monkeypatch):
     phases = list(dict.fromkeys(p.phase for p in progress))
     assert phases == ["loading model", "switching off the gene", "comparing with other genes"]
     batches = []
-    forward = Runner._forward
+    forward = TranslatorRunner._forward
 
     def counted(self, batch, panels):
         batches.append(batch.n_obs)
         return forward(self, batch, panels)
 
-    monkeypatch.setattr(Runner, "_forward", counted)
+    monkeypatch.setattr(TranslatorRunner, "_forward", counted)
     steps = perturb_iter(section, ["CD19"], **options)
     next(steps)
     next(steps)

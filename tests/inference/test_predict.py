@@ -9,8 +9,9 @@ from sclinguist_core.data.align import align_genes
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference import predict as module
 from sclinguist_core.inference.predict import as_section, attach, finish, predict_iter
-from sclinguist_core.inference.runner import Runner
-from sclinguist_core.model.checkpoint import Checkpoint, CheckpointInfo, build_translator
+from sclinguist_core.inference.runner import TranslatorRunner
+from sclinguist_core.model.architectures import build_translator
+from sclinguist_core.model.checkpoint import Checkpoint, CheckpointInfo
 from sclinguist_core.model.config import TranslatorConfig
 from sclinguist_core.train.corpus import gene_statistics, gene_universe, protein_universe
 from synthetic import paired_cells
@@ -138,7 +139,7 @@ def test_log1p_counts_are_predicted_on_request(cells):
 def test_out_of_memory_halves_the_batch_and_loses_nothing(cells, checkpoint, monkeypatch):
     section = as_section(cells)
     whole = run(section, model=checkpoint)
-    forward = Runner._forward
+    forward = TranslatorRunner._forward
     seen = []
 
     def scarce(self, batch, panels):
@@ -147,7 +148,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(cells, checkpoint, mon
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(self, batch, panels)
 
-    monkeypatch.setattr(Runner, "_forward", scarce)
+    monkeypatch.setattr(TranslatorRunner, "_forward", scarce)
     result = run(section, model=checkpoint, batch_size=64)
     np.testing.assert_allclose(result.mean, whole.mean, rtol=1e-4, atol=1e-5)
     assert seen[:4] == [64, 32, 16, 8]
@@ -157,7 +158,7 @@ def test_memory_for_no_cell_at_all_is_said(cells, checkpoint, monkeypatch):
     def never(self, batch, panels):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Runner, "_forward", never)
+    monkeypatch.setattr(TranslatorRunner, "_forward", never)
     with pytest.raises(InputError, match="single cell"):
         run(as_section(cells), model=checkpoint)
 
@@ -166,7 +167,7 @@ def test_other_errors_are_not_taken_for_memory(cells, checkpoint, monkeypatch):
     def broken(self, batch, panels):
         raise RuntimeError("shapes differ")
 
-    monkeypatch.setattr(Runner, "_forward", broken)
+    monkeypatch.setattr(TranslatorRunner, "_forward", broken)
     with pytest.raises(RuntimeError, match="shapes differ"):
         run(as_section(cells), model=checkpoint)
 

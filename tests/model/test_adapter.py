@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sclinguist_core.model.adapter import Adapter
-from sclinguist_core.model.checkpoint import build_translator
+from sclinguist_core.model.architectures import build_translator
 from sclinguist_core.model.config import TranslatorConfig
 
 CONFIG = TranslatorConfig(gene_dim=8, width=8, n_latents=2, n_heads=2, n_layers=1)

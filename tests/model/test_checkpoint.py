@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from sclinguist_core.errors import InputError
+from sclinguist_core.model.architectures import build_translator
 from sclinguist_core.model.checkpoint import (
     Checkpoint,
     CheckpointInfo,
-    build_translator,
     load_checkpoint,
     save_checkpoint,
 )

@@ -3,10 +3,10 @@ import pandas as pd
 import pytest
 import torch
 
+from sclinguist_core.model.architectures import build_translator
 from sclinguist_core.model.checkpoint import (
     Checkpoint,
     CheckpointInfo,
-    build_translator,
     load_checkpoint,
     save_checkpoint,
 )

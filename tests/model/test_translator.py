@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 import torch
 
-from sclinguist_core.model.checkpoint import build_translator
+from sclinguist_core.model.architectures import build_translator
 from sclinguist_core.model.config import TranslatorConfig
 
 GENES = pd.DataFrame(

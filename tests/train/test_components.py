@@ -4,7 +4,7 @@ import torch
 
 from sclinguist_core.data.align import align_genes
 from sclinguist_core.inference.predict import as_section
-from sclinguist_core.model.checkpoint import build_translator
+from sclinguist_core.model.architectures import build_translator
 from sclinguist_core.model.config import TranslatorConfig
 from sclinguist_core.model.state import RIDGE
 from sclinguist_core.train.components import PROTEIN_RIDGE, fit_components

@@ -15,10 +15,10 @@ from sclinguist_core.data.align import align_genes
 from sclinguist_core.data.readers.memory import as_section
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference import trust
+from sclinguist_core.model.architectures import build_translator
 from sclinguist_core.model.checkpoint import (
     Checkpoint,
     CheckpointInfo,
-    build_translator,
     load_checkpoint,
     save_checkpoint,
 )

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from sclinguist_core.errors import InputError
+from sclinguist_core.model.architectures import build_translator
 from sclinguist_core.model.checkpoint import (
     Checkpoint,
     CheckpointInfo,
-    build_translator,
     save_checkpoint,
 )
 from sclinguist_core.model.config import TranslatorConfig

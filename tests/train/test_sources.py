@@ -175,12 +175,8 @@ def test_so_does_a_set_that_is_scored(recipe):
 
 
 def test_an_earlier_stage_may_not_have_seen_what_is_left_out(recipe, tmp_path):
-    from sclinguist_core.model.checkpoint import (
-        Checkpoint,
-        CheckpointInfo,
-        build_translator,
-        save_checkpoint,
-    )
+    from sclinguist_core.model.architectures import build_translator
+    from sclinguist_core.model.checkpoint import Checkpoint, CheckpointInfo, save_checkpoint
     from sclinguist_core.model.config import TranslatorConfig
 
     config = TranslatorConfig(gene_dim=4, width=4, n_latents=2, n_heads=2, n_layers=1)

@@ -102,6 +102,12 @@ class GeneAligner:
         """Number of the model's genes that the file has."""
         return len(np.unique(self.move.indices))
 
+    def not_found(self, symbols: Sequence[str]) -> list[str]:
+        """Those of the model's genes, given in its order, that the file does not have."""
+        found = np.zeros(self.move.shape[1], bool)
+        found[self.move.indices] = True
+        return [symbol for symbol, known in zip(symbols, found, strict=True) if not known]
+
     def apply(
         self, counts: sparse.csr_matrix, measured: sparse.csr_matrix | np.ndarray | None = None
     ) -> AlignedRna:

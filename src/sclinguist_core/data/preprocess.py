@@ -205,7 +205,13 @@ def protein_isotype_corrected(counts: Abundance, isotype: np.ndarray | None = No
     return _like(counts, logged - _row_mean(logged, mask))
 
 
+def _log1p_cp10k_plain(counts: sparse.csr_matrix, share: np.ndarray) -> sparse.csr_matrix:
+    """``log1p`` CP10k over the genes that are there, as if no other existed."""
+    return log1p_cp10k(counts)
+
+
 RNA_NORMALIZATIONS: dict[str, Callable[..., sparse.csr_matrix]] = {
-    "log1p_cp10k_measured": log1p_cp10k
+    "log1p_cp10k_measured": log1p_cp10k,
+    "log1p_cp10k": _log1p_cp10k_plain,
 }
-"""RNA normalisations that a checkpoint can name."""
+"""RNA normalisations that a checkpoint can name; each takes counts and `AlignedRna.shares`."""

@@ -27,7 +27,7 @@ from sclinguist_core.data.section import Section
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference import trust
 from sclinguist_core.inference.prepare import prepare
-from sclinguist_core.inference.runner import Runner
+from sclinguist_core.inference.runner import Runner, make_runner
 from sclinguist_core.model.calibration import COVERAGE, fisher
 from sclinguist_core.model.checkpoint import Checkpoint
 from sclinguist_core.model.device import choose_device, device_label
@@ -71,9 +71,9 @@ class Prediction:
     mean
         Abundance in the model's unit, float32, shape (n, P).
     std
-        Standard deviation of the error, float32, shape (n, P).
+        Standard deviation of the error, float32, shape (n, P); NaN where the model states none.
     low, high
-        Ends of the 90 % interval, float32, shape (n, P).
+        Ends of the 90 % interval, float32, shape (n, P); NaN where the model states no error.
     ood
         Out-of-distribution score of each row, 0 to 1, float32, shape (n,); None when the model
         has no reference for it (`sclinguist_core.model.familiarity`).
@@ -144,18 +144,13 @@ def predict_iter(
     yield Progress(0, total, "loading model")
     prepared = prepare(section, model=model, proteins=proteins, device=device)
     checkpoint, aligner = prepared.checkpoint, prepared.aligner
-    if log1p and not checkpoint.info.model.log_output:
-        raise InputError(
-            f"model {checkpoint.info.name!r}: does not predict log1p counts; leave out log1p, or "
-            "use a model that was trained with model.log_output=true."
-        )
+    runner = prepared.runner(batch_size, log1p=log1p)
     warnings = _gene_warnings(section, aligner.n_found, aligner.resolution.species)
     mean = np.zeros((total, len(prepared.proteins)), np.float32)
     std = np.zeros_like(mean)
     logged = np.zeros_like(mean) if log1p else None
     familiarity = checkpoint.familiarity
     ood = None if familiarity is None else np.full(total, np.nan, np.float32)
-    runner = prepared.runner(batch_size, log1p=log1p)
     done = n_empty = 0
     for start in range(0, total, CHUNK_ROWS):
         rows = slice(start, min(start + CHUNK_ROWS, total))
@@ -209,6 +204,7 @@ def predict_iter(
         "species": aligner.resolution.species,
         "genes_found": aligner.n_found,
         "genes_expected": len(checkpoint.genes),
+        "genes_not_found": aligner.not_found(checkpoint.symbols),
         "gene_names": {status: int(n) for status, n in counts.items()},
         "interval": COVERAGE,
         "context": context,
@@ -239,7 +235,7 @@ def _quietly(
     runner: Runner, aligned: AlignedRna, total: int
 ) -> Generator[Progress, None, np.ndarray]:
     """Predict rows that are not among the results; a caller can still stop after every batch."""
-    mean = np.full((aligned.n_obs, len(runner.proteins)), np.nan, np.float32)
+    mean = np.full((aligned.n_obs, runner.n_proteins), np.nan, np.float32)
     for rows, outputs in runner.run(aligned):
         mean[rows] = outputs.mean
         yield Progress(total, total, "judging trust")
@@ -256,7 +252,7 @@ def translate(
     Rows that express nothing are NaN.
     """
     every = np.arange(len(checkpoint.proteins))
-    return Runner(checkpoint, choose_device(device), every, None).run_all(aligned)
+    return make_runner(checkpoint, choose_device(device), every).run_all(aligned)
 
 
 def _gene_warnings(section: Section, n_found: int, species: str) -> list[str]:
@@ -278,15 +274,19 @@ def attach(table: AnnData, prediction: Prediction) -> None:
     """Write a prediction into a table, in place; ``X`` and everything else stay as they were.
 
     ``obsm["protein_predicted"]``, ``..._low``, ``..._high``, ``..._std`` (DataFrames with a column
-    a protein), ``..._log1p`` where asked for, ``obs["sclinguist_ood"]`` where the model can tell,
-    and ``uns["sclinguist"]``.
+    a protein; the latter three only where the model states an error), ``..._log1p`` where asked
+    for, and ``uns["sclinguist"]``.
     """
-    parts = {
-        "protein_predicted": prediction.mean,
-        "protein_predicted_low": prediction.low,
-        "protein_predicted_high": prediction.high,
-        "protein_predicted_std": prediction.std,
-    }
+    # An earlier prediction may have had columns that this one has not.
+    for suffix in ("_low", "_high", "_std", "_log1p"):
+        table.obsm.pop(f"protein_predicted{suffix}", None)
+    parts = {"protein_predicted": prediction.mean}
+    if np.isfinite(prediction.std).any():
+        parts |= {
+            "protein_predicted_low": prediction.low,
+            "protein_predicted_high": prediction.high,
+            "protein_predicted_std": prediction.std,
+        }
     if prediction.log1p is not None:
         parts["protein_predicted_log1p"] = prediction.log1p
     if prediction.ood is not None:

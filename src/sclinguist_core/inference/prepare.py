@@ -16,7 +16,7 @@ import pandas as pd
 from sclinguist_core.data.align import MIN_RESOLVED_GENES, AlignedRna, GeneAligner, gene_aligner
 from sclinguist_core.data.section import RnaCounts, Section
 from sclinguist_core.errors import InputError
-from sclinguist_core.inference.runner import Runner
+from sclinguist_core.inference.runner import Runner, make_runner
 from sclinguist_core.model.calibration import ContextCalibration
 from sclinguist_core.model.checkpoint import Checkpoint, load_checkpoint
 from sclinguist_core.model.device import choose_device
@@ -75,8 +75,8 @@ class Prepared:
         return self.aligner.apply(self.rna.counts[rows], measured)
 
     def runner(self, batch_size: int | None = None, *, log1p: bool = False) -> Runner:
-        """Set the model up on the device, for the chosen proteins."""
-        return Runner(self.checkpoint, self.device, self.proteins, batch_size, log1p=log1p)
+        """Set the model up on the device, for the chosen proteins; see `make_runner`."""
+        return make_runner(self.checkpoint, self.device, self.proteins, batch_size, log1p=log1p)
 
 
 def prepare(

@@ -1,4 +1,7 @@
-"""One loop that runs a model over rows, on whichever device, whatever its memory.
+"""One loop that runs a network over rows, on whichever device, whatever its memory.
+
+What a network takes and gives differs between architectures: `TranslatorRunner` here,
+`sclinguist_core.inference.hyena_runner` for the published one; `make_runner` picks.
 
 Shapes: n cells or spots, B of them in a batch, P proteins, V genes.
 """
@@ -6,15 +9,17 @@ Shapes: n cells or spots, B of them in a batch, P proteins, V genes.
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from scipy import sparse
 
 from sclinguist_core.data.align import AlignedRna
-from sclinguist_core.data.batches import bucketed_rows, token_batch
-from sclinguist_core.errors import NotEnoughMemoryError
+from sclinguist_core.data.batches import TokenBatch, bucketed_rows, token_batch
+from sclinguist_core.errors import InputError, NotEnoughMemoryError
+from sclinguist_core.model.architectures import HYENA, TRANSLATOR
 from sclinguist_core.model.checkpoint import Checkpoint
 from sclinguist_core.model.device import CPU_BATCH, CPU_TOKENS, CUDA_BATCH, CUDA_TOKENS
 
@@ -27,15 +32,33 @@ logger = logging.getLogger(__name__)
 
 
 class Outputs(NamedTuple):
-    """What the network says of a batch, each float32, shape (B, P)."""
+    """What the network says of a batch, each float32, shape (B, P).
+
+    The standard deviation is NaN for a network that states none.
+    """
 
     mean: np.ndarray
     std: np.ndarray
     log1p: np.ndarray | None
 
 
-class Runner:
-    """Runs batches on a device; halves them when memory runs out."""
+class Runner(ABC):
+    """Runs batches on a device; halves them when memory runs out.
+
+    Parameters
+    ----------
+    checkpoint
+        The model.
+    device
+        Where to run.
+    proteins
+        Positions of the proteins to predict, int64, shape (P,).
+    batch_size
+        Most rows in a batch; None for what suits the device.
+    """
+
+    cpu_batch: ClassVar[int] = CPU_BATCH
+    cuda_batch: ClassVar[int] = CUDA_BATCH
 
     def __init__(
         self,
@@ -43,26 +66,26 @@ class Runner:
         device: torch.device,
         proteins: np.ndarray,
         batch_size: int | None,
-        *,
-        log1p: bool = False,
     ) -> None:
-        import torch
-
         on_cuda = device.type == "cuda"
         self.device = device
-        self.model = checkpoint.model.to(device)
+        self.n_proteins = len(proteins)
         self.gene_share = checkpoint.gene_share
         self.normalization = checkpoint.info.model.rna_normalization
-        self.log1p = log1p
-        self.batch_size = batch_size or (CUDA_BATCH if on_cuda else CPU_BATCH)
+        self.batch_size = batch_size or (self.cuda_batch if on_cuda else self.cpu_batch)
         self.max_tokens = CUDA_TOKENS if on_cuda else CPU_TOKENS
-        with torch.inference_mode():
-            self.tables = self.model.tables()
-            self.proteins = torch.from_numpy(proteins).to(device)
+
+    @abstractmethod
+    def _shared(self, measured: np.ndarray) -> Any:
+        """Work out what all batches share, given the patterns of measured genes, shape (K, V)."""
+
+    @abstractmethod
+    def _forward(self, batch: TokenBatch, shared: Any) -> Outputs:
+        """Run one batch. Called in any thread, outside of inference mode."""
 
     def run_all(self, aligned: AlignedRna) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of all rows, shape (n, P); NaN for rows without reads."""
-        mean = np.full((aligned.n_obs, len(self.proteins)), np.nan, np.float32)
+        mean = np.full((aligned.n_obs, self.n_proteins), np.nan, np.float32)
         std = mean.copy()
         for rows, outputs in self.run(aligned):
             mean[rows], std[rows] = outputs.mean, outputs.std
@@ -97,14 +120,13 @@ class Runner:
         import torch
 
         lengths = np.diff(expression.indptr)
-        with torch.inference_mode():
-            panels = self.model.panels(torch.from_numpy(measured).to(self.device), self.tables)
+        shared = self._shared(measured)
         waiting = np.arange(len(lengths))
         while len(waiting):
             rows = next(bucketed_rows(lengths[waiting], self.batch_size, self.max_tokens))
             try:
                 batch = token_batch(expression, pattern, waiting[rows])
-                outputs = self._forward(batch, panels)
+                outputs = self._forward(batch, shared)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise
@@ -114,22 +136,6 @@ class Runner:
             keep = np.ones(len(waiting), bool)
             keep[rows] = False
             waiting = waiting[keep]
-
-    def _forward(self, batch: Any, panels: Panels) -> Outputs:
-        import torch
-
-        # Inference mode is local to a thread, so it is entered where the work is done.
-        with torch.inference_mode():
-            out = self.model(
-                torch.from_numpy(batch.genes).to(self.device),
-                torch.from_numpy(batch.values).to(self.device),
-                panels.of(torch.from_numpy(batch.pattern).to(self.device)),
-                self.tables,
-                self.proteins,
-                log1p=self.log1p,
-            )
-            mean, std = (x.float().cpu().numpy() for x in (out.mean, out.std))
-            return Outputs(mean, std, out.log1p.float().cpu().numpy() if self.log1p else None)
 
     def _halve(self, n_rows: int, error: BaseException) -> None:
         import torch
@@ -143,6 +149,91 @@ class Runner:
         logger.warning("out of memory; going on with batches of %d cells", self.batch_size)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+class TranslatorRunner(Runner):
+    """Runs the translator on the tokens of expressed genes; see `Runner`.
+
+    Parameters
+    ----------
+    checkpoint, device, proteins, batch_size
+        See `Runner`.
+    log1p
+        Whether to predict ``log1p`` counts too.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: torch.device,
+        proteins: np.ndarray,
+        batch_size: int | None,
+        *,
+        log1p: bool = False,
+    ) -> None:
+        import torch
+
+        super().__init__(checkpoint, device, proteins, batch_size)
+        self.model = checkpoint.translator.to(device)
+        self.log1p = log1p
+        with torch.inference_mode():
+            self.tables = self.model.tables()
+            self.proteins = torch.from_numpy(proteins).to(device)
+
+    def _shared(self, measured: np.ndarray) -> Panels:
+        import torch
+
+        with torch.inference_mode():
+            return self.model.panels(torch.from_numpy(measured).to(self.device), self.tables)
+
+    def _forward(self, batch: TokenBatch, shared: Panels) -> Outputs:
+        import torch
+
+        # Inference mode is local to a thread, so it is entered where the work is done.
+        with torch.inference_mode():
+            out = self.model(
+                torch.from_numpy(batch.genes).to(self.device),
+                torch.from_numpy(batch.values).to(self.device),
+                shared.of(torch.from_numpy(batch.pattern).to(self.device)),
+                self.tables,
+                self.proteins,
+                log1p=self.log1p,
+            )
+            mean, std = (x.float().cpu().numpy() for x in (out.mean, out.std))
+            return Outputs(mean, std, out.log1p.float().cpu().numpy() if self.log1p else None)
+
+
+def make_runner(
+    checkpoint: Checkpoint,
+    device: torch.device,
+    proteins: np.ndarray,
+    batch_size: int | None = None,
+    *,
+    log1p: bool = False,
+) -> Runner:
+    """Set a model up on a device; parameters as of `TranslatorRunner`.
+
+    Raises
+    ------
+    InputError
+        If the model's architecture does not predict protein, or no ``log1p`` counts.
+    """
+    architecture = checkpoint.info.architecture
+    if log1p and not getattr(checkpoint.info.model, "log_output", False):
+        raise InputError(
+            f"model {checkpoint.info.name!r}: does not predict log1p counts; leave out log1p, or "
+            "use a model that was trained with model.log_output=true."
+        )
+    if architecture == TRANSLATOR:
+        return TranslatorRunner(checkpoint, device, proteins, batch_size, log1p=log1p)
+    if architecture == HYENA:
+        from sclinguist_core.inference.hyena_runner import HyenaRunner
+
+        return HyenaRunner(checkpoint, device, proteins, batch_size)
+    raise InputError(
+        f"model {checkpoint.info.name!r}: its architecture, {architecture}, does not predict "
+        "protein; use the bundled model, or another one that does."
+    )
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

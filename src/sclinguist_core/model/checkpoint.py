@@ -20,7 +20,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -29,10 +29,18 @@ from sclinguist_core.errors import InputError
 from sclinguist_core.files import replace_folder
 from sclinguist_core.model import calibration as calibrations
 from sclinguist_core.model import familiarity as familiarities
-from sclinguist_core.model.config import TranslatorConfig, dataclass_from_dict
+from sclinguist_core.model.architectures import (
+    TRANSLATOR,
+    ModelConfig,
+    build_network,
+    read_config,
+)
+from sclinguist_core.model.config import dataclass_from_dict
 from sclinguist_core.resources import bundled_checkpoint
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from sclinguist_core.model.translator import Translator
 
 FORMAT_VERSION = 1
@@ -52,9 +60,9 @@ class CheckpointInfo:
     name
         Name of the model.
     architecture
-        ``"translator"``.
+        Name in `sclinguist_core.model.architectures`.
     model
-        Sizes.
+        Sizes, of that architecture.
     format_version
         Of the folder layout.
     unit
@@ -69,8 +77,8 @@ class CheckpointInfo:
     """
 
     name: str
-    model: TranslatorConfig
-    architecture: str = "translator"
+    model: ModelConfig
+    architecture: str = TRANSLATOR
     format_version: int = FORMAT_VERSION
     unit: str = UNIT
     training_datasets: tuple[str, ...] = ()
@@ -103,7 +111,7 @@ class Checkpoint:
         Reference of the out-of-distribution score; None where there is none.
     """
 
-    model: Translator
+    model: nn.Module
     info: CheckpointInfo
     genes: pd.DataFrame
     proteins: pd.DataFrame
@@ -112,6 +120,23 @@ class Checkpoint:
     path: Path | None = None
     calibration: calibrations.Calibration | None = None
     familiarity: familiarities.Familiarity | None = None
+
+    @property
+    def translator(self) -> Translator:
+        """The network, for what only a translator can do.
+
+        Raises
+        ------
+        InputError
+            If it is of another architecture.
+        """
+        if self.info.architecture != TRANSLATOR:
+            raise InputError(
+                f"model {self.info.name!r}: its architecture is {self.info.architecture}, expected "
+                f"a {TRANSLATOR} for this; use the bundled model, or one that was fine-tuned from "
+                "it."
+            )
+        return cast("Translator", self.model)
 
     @property
     def symbols(self) -> list[str]:
@@ -127,48 +152,6 @@ class Checkpoint:
     def protein_names(self) -> list[str]:
         """Canonical protein names, in the order of the predictions."""
         return self.proteins["name"].tolist()
-
-
-def build_translator(
-    config: TranslatorConfig, genes: pd.DataFrame, proteins: pd.DataFrame
-) -> Translator:
-    """Set up an untrained network for given genes and proteins.
-
-    Parameters
-    ----------
-    config
-        Sizes.
-    genes
-        Columns ``symbol``, ``mean``, ``std`` (of ``log1p`` CP10k).
-    proteins
-        Columns ``name``, ``genes`` (symbols joined by ";").
-    """
-    import torch
-
-    from sclinguist_core.model.translator import Translator
-
-    position = {symbol: i for i, symbol in enumerate(genes["symbol"])}
-    rows, columns, values = [], [], []
-    for row, coding in enumerate(proteins["genes"]):
-        found = [position[gene] for gene in coding.split(";") if gene in position]
-        rows += [row] * len(found)
-        columns += found
-        values += [1.0 / max(len(found), 1)] * len(found)
-    protein_genes = torch.sparse_coo_tensor(
-        torch.tensor([rows, columns], dtype=torch.int64),
-        torch.tensor(values, dtype=torch.float32),
-        (len(proteins), len(genes)),
-        check_invariants=True,
-    )
-    model = Translator(config, len(genes), len(proteins), protein_genes.coalesce())
-    model.gene_mean.copy_(torch.from_numpy(genes["mean"].to_numpy(np.float32)))
-    # A gene that hardly varies in the reference must not shout when it is seen once.
-    std = np.maximum(genes["std"].to_numpy(np.float32), config.min_gene_std)
-    model.gene_std.copy_(torch.from_numpy(std))
-    if config.full_weight_std > 0:
-        weight = np.minimum(genes["std"].to_numpy(np.float32) / config.full_weight_std, 1.0)
-        model.gene_weight.copy_(torch.from_numpy(weight))
-    return model
 
 
 def check_checkpoint_target(folder: Path | str) -> Path:
@@ -287,9 +270,8 @@ def read_info(folder: Path) -> CheckpointInfo:
             f"{path}: format version {version!r}, expected {FORMAT_VERSION}; install the release "
             "of napari-sclinguist that wrote it, or train again"
         )
-    if values.get("architecture", "translator") != "translator":
-        raise InputError(f"{path}: architecture {values['architecture']!r}, expected 'translator'")
-    values["model"] = TranslatorConfig.from_dict(values["model"], source=f"{path} (model)")
+    architecture = values.get("architecture", TRANSLATOR)
+    values["model"] = read_config(architecture, values["model"], source=str(path))
     values["training_datasets"] = tuple(values.get("training_datasets", ()))
     return dataclass_from_dict(CheckpointInfo, values, source=str(path))
 
@@ -364,7 +346,7 @@ def load_checkpoint(model: str | Path = "bundled") -> Checkpoint:
     summary = read_summary(model)
     folder, info = summary.folder, summary.info
     genes, proteins = summary.genes, summary.proteins
-    network = build_translator(info.model, genes, proteins)
+    network = build_network(info.architecture, info.model, genes, proteins)
     weights_path = folder / "model.safetensors"
     try:
         weights = load_file(weights_path)

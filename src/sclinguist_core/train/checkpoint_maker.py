@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sclinguist_core.model.architectures import build_translator
 from sclinguist_core.model.checkpoint import (
     Checkpoint,
     CheckpointInfo,
-    build_translator,
     save_checkpoint,
 )
 from sclinguist_core.model.config import TranslatorConfig
@@ -54,6 +54,7 @@ class CheckpointMaker:
         run: RunFolder | None,
     ) -> None:
         self.genes, self.proteins, self.run = genes, proteins, run
+        self.config = config
         self.fit = recipe.fit
         self.info = CheckpointInfo(
             name=recipe.name,
@@ -80,7 +81,7 @@ class CheckpointMaker:
 
     def _checkpoint(self, weights: dict[str, Tensor], note: str) -> Checkpoint:
         # A network of its own: the one in training may be compiled, or spread over devices.
-        model = build_translator(self.info.model, self.genes, self.proteins).eval()
+        model = build_translator(self.config, self.genes, self.proteins).eval()
         model.load_state_dict(weights, strict=True)
         return Checkpoint(
             model=model,

@@ -164,7 +164,7 @@ def _check(checkpoint: Checkpoint) -> None:
             f"model {info.name!r}: its architecture is {info.architecture!r}, expected a "
             "'translator' to fine-tune."
         )
-    if info.model.adapter_cells:
+    if checkpoint.translator.config.adapter_cells:
         raise InputError(
             f"model {info.name!r}: is fine-tuned already, expected the model that it was made "
             "from; fine-tune that one on all files together."
@@ -264,9 +264,11 @@ def _assemble(
     from sclinguist_core.train.residual import kernel_widths
 
     n_cells = len(seen.trunk)
-    config = replace(wider.info.model, adapter_cells=n_cells, adapter_components=basis.shape[1])
+    config = replace(
+        wider.translator.config, adapter_cells=n_cells, adapter_components=basis.shape[1]
+    )
     tuned = add_proteins(wider, wider.proteins.iloc[:0], config)
-    adapter = tuned.model.adapter
+    adapter = tuned.translator.adapter
     assert adapter is not None
     values = {
         name: np.array(tensor.numpy(), np.float64) for name, tensor in adapter.state_dict().items()

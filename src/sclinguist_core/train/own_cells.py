@@ -203,7 +203,7 @@ def translate(
     from sclinguist_core.model.batched import translations
     from sclinguist_core.model.device import CPU_BATCH, CPU_TOKENS, CUDA_BATCH, CUDA_TOKENS
 
-    model = checkpoint.model.to(device)
+    model = checkpoint.translator.to(device)
     size, tokens = (CUDA_BATCH, CUDA_TOKENS) if device.type == "cuda" else (CPU_BATCH, CPU_TOKENS)
     n = sum(part.n_obs for part in rna)
     mean = np.empty((n, model.n_proteins), np.float32)

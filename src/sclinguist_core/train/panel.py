@@ -7,8 +7,9 @@ from dataclasses import replace
 import pandas as pd
 import torch
 
+from sclinguist_core.model.architectures import build_translator
 from sclinguist_core.model.calibration import extended
-from sclinguist_core.model.checkpoint import Checkpoint, build_translator
+from sclinguist_core.model.checkpoint import Checkpoint
 from sclinguist_core.model.config import TranslatorConfig
 
 UNCALIBRATED = {"trust": "untested", "slope": 1.0, "interval": 1.645}
@@ -38,7 +39,7 @@ def add_proteins(
         With the columns ``trust``, ``slope`` and ``interval`` in its table of proteins. What is
         new and has no counterpart in the old weights has its initial value.
     """
-    config = config or checkpoint.info.model
+    config = config or checkpoint.translator.config
     table = pd.concat([checkpoint.proteins, proteins[["name", "genes", "kind"]]], ignore_index=True)
     for column, default in UNCALIBRATED.items():
         if column not in table:

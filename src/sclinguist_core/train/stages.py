@@ -19,7 +19,8 @@ import torch
 from sclinguist_core.data.align import AlignedRna, align_genes
 from sclinguist_core.data.section import Section
 from sclinguist_core.errors import InputError
-from sclinguist_core.model.checkpoint import Checkpoint, build_translator
+from sclinguist_core.model.architectures import build_translator
+from sclinguist_core.model.checkpoint import Checkpoint
 from sclinguist_core.model.config import TranslatorConfig
 from sclinguist_core.train.checkpoint_maker import CheckpointMaker
 from sclinguist_core.train.components import fit_components
