@@ -200,7 +200,7 @@ def predict_iter(
         "unit": checkpoint.info.unit if judged.unit is None else judged.unit,
         "training_datasets": list(checkpoint.info.training_datasets),
         "rna_normalization": checkpoint.info.model.rna_normalization,
-        "protein_normalization": checkpoint.info.model.protein_normalization,
+        "protein_normalization": getattr(checkpoint.info.model, "protein_normalization", ""),
         "species": aligner.resolution.species,
         "genes_found": aligner.n_found,
         "genes_expected": len(checkpoint.genes),

@@ -10,6 +10,7 @@ import pandas as pd
 from sclinguist_core.errors import InputError
 from sclinguist_core.model.config import TranslatorConfig
 from sclinguist_core.model.hyena_config import HyenaConfig
+from sclinguist_core.model.sct_config import SctConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,9 +19,14 @@ if TYPE_CHECKING:
 
 TRANSLATOR = "translator"
 HYENA = "hyena"
+SCT = "sct"
 
-ModelConfig = TranslatorConfig | HyenaConfig
-_CONFIGS: dict[str, type[ModelConfig]] = {TRANSLATOR: TranslatorConfig, HYENA: HyenaConfig}
+ModelConfig = TranslatorConfig | HyenaConfig | SctConfig
+_CONFIGS: dict[str, type[ModelConfig]] = {
+    TRANSLATOR: TranslatorConfig,
+    HYENA: HyenaConfig,
+    SCT: SctConfig,
+}
 
 
 def read_config(architecture: object, values: dict[str, Any], *, source: str) -> ModelConfig:
@@ -49,17 +55,13 @@ def read_config(architecture: object, values: dict[str, Any], *, source: str) ->
     return found.from_dict(values, source=f"{source} (model)")
 
 
-def build_network(
-    architecture: str, config: ModelConfig, genes: pd.DataFrame, proteins: pd.DataFrame
-) -> nn.Module:
+def build_network(config: ModelConfig, genes: pd.DataFrame, proteins: pd.DataFrame) -> nn.Module:
     """Set up the network that a checkpoint's weights are loaded into.
 
     Parameters
     ----------
-    architecture
-        Its name.
     config
-        Its sizes.
+        Its sizes, which tell the architecture.
     genes, proteins
         Tables of the checkpoint; a translator reads them, the others know positions alone.
     """
@@ -69,7 +71,9 @@ def build_network(
         from sclinguist_core.model.hyena import HyenaTranslator
 
         return HyenaTranslator(config)
-    raise ValueError(f"architecture: {architecture!r} has no builder")
+    from sclinguist_core.model.sct import SctModel
+
+    return SctModel(config)
 
 
 def build_translator(

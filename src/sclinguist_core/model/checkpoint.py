@@ -346,7 +346,7 @@ def load_checkpoint(model: str | Path = "bundled") -> Checkpoint:
     summary = read_summary(model)
     folder, info = summary.folder, summary.info
     genes, proteins = summary.genes, summary.proteins
-    network = build_network(info.architecture, info.model, genes, proteins)
+    network = build_network(info.model, genes, proteins)
     weights_path = folder / "model.safetensors"
     try:
         weights = load_file(weights_path)
