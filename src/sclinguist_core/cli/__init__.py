@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import sclinguist_core
-from sclinguist_core.cli import proteins
+from sclinguist_core.cli import genes, proteins
 from sclinguist_core.cli.benchmark import benchmark
 from sclinguist_core.cli.demo import demo
 from sclinguist_core.cli.doctor import doctor
@@ -23,14 +23,19 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-app.command()(demo)
-app.command()(predict)
-app.command()(evaluate)
-app.command()(benchmark)
+app.command(epilog="Example: sclinguist demo -o demo_output")(demo)
+app.command(epilog="Example: sclinguist predict outs -o predicted.h5ad --proteins CD3,PD-1")(
+    predict
+)
+app.command(epilog="Example: sclinguist evaluate predicted.h5ad")(evaluate)
+app.command(epilog="Example: sclinguist benchmark --train a.h5ad --test b.h5ad -o scores.csv")(
+    benchmark
+)
 app.add_typer(proteins.app, name="proteins")
-app.command()(models)
-app.command()(download)
-app.command()(doctor)
+app.add_typer(genes.app, name="genes")
+app.command(epilog="Example: sclinguist models bundled --proteins")(models)
+app.command(epilog="Example: sclinguist download human-tonsil -o sections")(download)
+app.command(epilog="Example: sclinguist doctor")(doctor)
 
 
 def _show_version(wanted: bool) -> None:

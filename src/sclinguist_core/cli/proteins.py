@@ -41,7 +41,7 @@ def list_all(
     Console().print(table)
 
 
-@app.command("resolve")
+@app.command("resolve", epilog='Example: sclinguist proteins resolve "PD-1 (CD279)" CD8a')
 def resolve(
     names: Annotated[
         list[str], typer.Argument(help='Names as written by a study, such as "PD-1 (CD279)".')
