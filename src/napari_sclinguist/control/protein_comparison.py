@@ -18,6 +18,7 @@ from napari_sclinguist.control import names
 from napari_sclinguist.control.agreement import Pair
 from napari_sclinguist.control.entries import TRUST_ORDER, Kind
 from napari_sclinguist.control.jobs import Report
+from sclinguist_core.data.preprocess import isotype_mask
 from sclinguist_core.evaluation.metrics import column_mean, pearson, rmse_z, spearman
 
 if TYPE_CHECKING:
@@ -117,10 +118,10 @@ def compare_proteins(catalogue: Catalogue) -> Generator[Report, None, ProteinCom
 
 
 def _rows(catalogue: Catalogue) -> list[_Row]:
-    panel = catalogue.section.table.uns.get("protein_panel")
+    table = catalogue.section.table
     controls: set[str] = set()
-    if isinstance(panel, pd.DataFrame) and "isotype" in panel:
-        controls = set(map(str, panel.index[panel["isotype"].to_numpy(bool)]))
+    if catalogue.section.has_protein and (isotype := isotype_mask(table)) is not None:
+        controls = set(map(str, table.obsm["protein"].columns[isotype]))
     antibodies: dict[str, list[Entry]] = defaultdict(list)
     for entry in catalogue.of_kind(Kind.MEASURED):
         if entry.name not in controls:

@@ -19,13 +19,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sclinguist_core.data.correlation import MINIMUM_PAIRS, RELATIVE_ZERO, column_correlation
+
 FloatArray = npt.NDArray[np.float64]
-
-MINIMUM_PAIRS = 3
-"""Fewer cells than this have no meaningful correlation: two points always give ±1."""
-
-_RELATIVE_ZERO = 1e-12
-"""A variance below this share of the mean square is rounding noise of a constant column."""
 
 _NORMAL_95 = 1.959963984540054
 
@@ -73,7 +69,7 @@ def standardise(values: npt.ArrayLike) -> FloatArray:
     variance = column_mean(centred**2)
     known = np.nan_to_num(mean) ** 2
     usable = (n_present >= MINIMUM_PAIRS) & (
-        np.nan_to_num(variance) > _RELATIVE_ZERO * (known + np.nan_to_num(variance))
+        np.nan_to_num(variance) > RELATIVE_ZERO * (known + np.nan_to_num(variance))
     )
     return centred / np.where(usable, np.sqrt(np.where(usable, variance, 1.0)), np.nan)
 
@@ -94,9 +90,7 @@ def pearson(predicted: npt.ArrayLike, measured: npt.ArrayLike) -> FloatArray:
     -------
     (P,) float64 in [-1, 1]; NaN where undefined.
     """
-    x, y = _paired(predicted, measured)
-    r = column_mean(standardise(x) * standardise(y))
-    return np.clip(r, -1.0, 1.0)
+    return column_correlation(*_paired(predicted, measured))
 
 
 def spearman(predicted: npt.ArrayLike, measured: npt.ArrayLike) -> FloatArray:
@@ -346,7 +340,7 @@ def _weighted_pearson(x: FloatArray, y: FloatArray, weights: FloatArray) -> Floa
     variance_x = weights @ (x * x) / n - mean_x**2
     variance_y = weights @ (y * y) / n - mean_y**2
     product = variance_x * variance_y
-    usable = product > _RELATIVE_ZERO
+    usable = product > RELATIVE_ZERO
     scale = np.sqrt(np.where(usable, product, 1.0))
     return np.where(usable, (weights @ (x * y) / n - mean_x * mean_y) / scale, np.nan)
 
