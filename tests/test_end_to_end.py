@@ -102,7 +102,7 @@ main()
         (("predict", "nothing.h5ad", "-o", "x.h5ad"), "nothing.h5ad"),
         (("predict", "new.h5ad", "-o", "x.csv"), "expected .h5ad or .zarr"),
         (("predict", "new.h5ad", "-o", "no/such/x.h5ad"), "does not exist"),
-        (("predict", "new.h5ad", "-o", "new.h5ad"), "is the input"),
+        (("predict", "new.h5ad", "-o", "new.h5ad"), "is an input"),
         (("predict", "new.h5ad", "-o", "x.h5ad", "--model", "gone"), "gone"),
         (("predict", "new.h5ad", "-o", "x.h5ad", "--layer", "raw_counts"), "raw_counts"),
         (("predict", "new.h5ad", "-o", "x.h5ad", "--model", "tiny", "--proteins", "foobar"),

@@ -25,6 +25,7 @@ from sclinguist_core.data.readers import open_section
 from sclinguist_core.data.section import Section
 from sclinguist_core.evaluation import held_out as held_out_sets
 from sclinguist_core.evaluation.calibration import fit_calibration, fit_context
+from sclinguist_core.evaluation.conditioning import fit_conditioning
 from sclinguist_core.evaluation.evaluate import Evaluation, evaluate
 from sclinguist_core.evaluation.reference import fit_familiarity
 from sclinguist_core.inference.predict import Prediction, attach, finish, predict_iter
@@ -243,6 +244,7 @@ def main() -> None:
         card=card(final, summary, trust),
         calibration=calibration,
         familiarity=fit_familiarity(final, aligned),
+        conditioning=fit_conditioning(records, agreement, final.protein_names),
     )
     save_checkpoint(final, arguments.output)
     arguments.results.mkdir(parents=True, exist_ok=True)

@@ -12,8 +12,14 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "InputError": "sclinguist_core.errors",
     "Section": "sclinguist_core.data.section",
+    "annotate": "sclinguist_core.inference.annotate",
+    "embed": "sclinguist_core.inference.embed",
     "evaluate": "sclinguist_core.evaluation.evaluate",
+    "explain": "sclinguist_core.inference.explain",
     "finetune": "sclinguist_core.train.finetune",
+    "import_checkpoint": "sclinguist_core.model.hyena_import",
+    "impute": "sclinguist_core.inference.impute",
+    "knockout": "sclinguist_core.inference.knockout",
     "load_checkpoint": "sclinguist_core.model.checkpoint",
     "open_section": "sclinguist_core.data.readers",
     "open_sections": "sclinguist_core.data.readers",
@@ -22,14 +28,21 @@ _EXPORTS = {
     "resolve_genes": "sclinguist_core.vocabulary.genes",
     "resolve_panel": "sclinguist_core.vocabulary.proteins",
     "resolve_protein": "sclinguist_core.vocabulary.proteins",
+    "screen": "sclinguist_core.inference.knockout",
 }
 
 __all__ = [
     "InputError",
     "Section",
     "__version__",
+    "annotate",
+    "embed",
     "evaluate",
+    "explain",
     "finetune",
+    "import_checkpoint",
+    "impute",
+    "knockout",
     "load_checkpoint",
     "open_section",
     "open_sections",
@@ -38,6 +51,7 @@ __all__ = [
     "resolve_genes",
     "resolve_panel",
     "resolve_protein",
+    "screen",
 ]
 
 if TYPE_CHECKING:
@@ -45,8 +59,14 @@ if TYPE_CHECKING:
     from sclinguist_core.data.section import Section
     from sclinguist_core.errors import InputError
     from sclinguist_core.evaluation.evaluate import evaluate
+    from sclinguist_core.inference.annotate import annotate
+    from sclinguist_core.inference.embed import embed
+    from sclinguist_core.inference.explain import explain
+    from sclinguist_core.inference.impute import impute
+    from sclinguist_core.inference.knockout import knockout, screen
     from sclinguist_core.inference.predict import predict, predict_iter
     from sclinguist_core.model.checkpoint import load_checkpoint
+    from sclinguist_core.model.hyena_import import import_checkpoint
     from sclinguist_core.train.finetune import finetune
     from sclinguist_core.vocabulary.genes import resolve_genes
     from sclinguist_core.vocabulary.proteins import resolve_panel, resolve_protein

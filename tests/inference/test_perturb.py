@@ -5,29 +5,22 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from scipy import sparse
 
 import sclinguist_core as scl
-from sclinguist_core.data.align import align_genes
+from inference.untrained import SLOPES, untrained_cells, untrained_checkpoint
 from sclinguist_core.data.preprocess import RNA_NORMALIZATIONS
 from sclinguist_core.data.readers.memory import as_section
 from sclinguist_core.data.section import Section
 from sclinguist_core.errors import InputError
-from sclinguist_core.inference import perturb as module
-from sclinguist_core.inference.perturb import perturb_iter, scaled
-from sclinguist_core.inference.perturbation import Perturbation, row_numbers
+from sclinguist_core.inference import perturber as module
+from sclinguist_core.inference.perturb import perturb_iter
+from sclinguist_core.inference.perturbation import Perturbation, RandomSet, row_numbers
+from sclinguist_core.inference.perturber import scaled
 from sclinguist_core.inference.predict import finish, predict_iter
 from sclinguist_core.inference.runner import TranslatorRunner
-from sclinguist_core.model.architectures import build_translator
-from sclinguist_core.model.checkpoint import Checkpoint, CheckpointInfo
-from sclinguist_core.model.config import TranslatorConfig
 from sclinguist_core.resources import sample_section_path
-from sclinguist_core.train.corpus import gene_statistics, gene_universe, protein_universe
-from synthetic import paired_cells
 
-CONFIG = TranslatorConfig(gene_dim=16, width=16, n_latents=4, n_heads=2, n_layers=1)
-SLOPES = [0.5, 1.0, 2.0, 1.0, 0.1]
 NORMALIZATION = "log1p_cp10k_measured"
 
 
@@ -37,29 +30,12 @@ def run(section, genes, **options) -> Perturbation:
 
 @pytest.fixture(scope="module")
 def cells():
-    adata = paired_cells(70)
-    counts = adata.X.toarray()
-    counts[4] = 0  # a cell without reads
-    adata.X = sparse.csr_matrix(counts)
-    return adata
+    return untrained_cells()
 
 
 @pytest.fixture(scope="module")
 def checkpoint(cells):
-    section = as_section(cells)
-    genes = gene_universe([section])
-    aligned = align_genes(section.rna(), genes["symbol"].tolist())
-    statistics = gene_statistics(genes, [aligned])
-    proteins = protein_universe([section])
-    torch.manual_seed(0)
-    return Checkpoint(
-        model=build_translator(CONFIG, statistics.table, proteins).eval(),
-        info=CheckpointInfo(name="untrained", model=CONFIG),
-        genes=statistics.table,
-        proteins=proteins.assign(trust="untested", slope=SLOPES),
-        card="",
-        digest="0123456789ab",
-    )
+    return untrained_checkpoint(cells)
 
 
 @pytest.fixture(scope="module")
@@ -337,13 +313,11 @@ def test_random_genes_are_expressed_alike_and_repeat_with_the_seed(cells, checkp
     np.testing.assert_array_equal(one.background, again.background)
     drawn = one.info["background_genes"]
     assert drawn == again.info["background_genes"] != other.info["background_genes"]
-    mean = pd.Series(np.asarray(cells.X.mean(axis=0)).ravel(), index=cells.var_names)
-    rank = mean[mean > 0].rank() / (mean > 0).sum()
     for pair in drawn:
         assert len(set(pair)) == 2
         assert not {"CD19", "CD14"} & set(pair)
-        for gene, like in zip(pair, ("CD19", "CD14"), strict=True):
-            assert abs(rank[gene] - rank[like]) <= 0.11
+    for k in range(2):
+        assert len({pair[k] for pair in drawn}) == 6
     # A background is what the same perturbation of those genes gives.
     own = run(section, drawn[0], model=checkpoint)
     np.testing.assert_allclose(
@@ -351,7 +325,7 @@ def test_random_genes_are_expressed_alike_and_repeat_with_the_seed(cells, checkp
     )
 
 
-def made_up(background=None):
+def made_up(background=None, random_sets=()):
     change = np.zeros((6, 3), np.float32)
     change[:4] = [[-1, 0.5, 0], [-3, 0.5, 0], [-2, 0.5, 0], [-2, -3.5, 0]]
     change[5] = np.nan
@@ -362,6 +336,7 @@ def made_up(background=None):
         spread=np.array([4.0, 2.0, 0.0]),
         info={},
         background=background,
+        random_sets=random_sets,
     )
 
 
@@ -405,3 +380,43 @@ def test_groups_are_ranked_by_themselves():
         made_up().ranked(groups=["a"])
     with pytest.raises(InputError, match="0 different labels"):
         made_up().ranked(groups=[None] * 6)
+
+
+def test_groups_have_backgrounds_of_their_own():
+    rng = np.random.default_rng(0)
+    change = np.zeros((40, 3), np.float32)
+    change[:20] = rng.normal(0, 0.01, (20, 3))
+    change[:10, 0] -= 1
+    rows = np.arange(20)
+    random_sets = tuple(
+        RandomSet(rows, rng.normal(0, 0.01, (20, 3)).astype(np.float32)) for _ in range(19)
+    )
+    found = Perturbation(
+        names=["A", "B", "C"],
+        change=change,
+        affected=np.arange(40) < 20,
+        spread=np.ones(3),
+        info={},
+        background=np.stack([one.change.mean(axis=0) for one in random_sets]),
+        random_sets=random_sets,
+    )
+    groups = pd.Series(np.repeat(["a", "b", "few", "none"], [10, 6, 4, 20]))
+    ranked = found.ranked(groups=groups)
+    assert ranked.loc[("a", "A"), "verdict"] == "lowered"
+    assert ranked.loc[("a", "A"), "p_value"] == 0.05
+    background = np.stack([one.change[:10].mean(axis=0) for one in random_sets])
+    expected = (change[:10].mean(axis=0) - background.mean(axis=0)) / background.std(0, ddof=1)
+    np.testing.assert_allclose(ranked.loc["a", "z"][found.names], expected, rtol=1e-4)
+    assert set(ranked.loc["b", "verdict"]) == {"within background"}
+    for name in ("few", "none"):  # fewer than five rows express the genes
+        assert ranked.loc[name, "p_value"].isna().all()
+        assert set(ranked.loc[name, "verdict"]) == {"not testable"}
+
+
+def test_genes_of_proteins_are_no_background(cells, checkpoint):
+    drawn = run(as_section(cells), ["CD19"], model=checkpoint, background=40)
+    genes = {gene for pair in drawn.info["background_genes"] for gene in pair}
+    assert not genes & {"CD3E", "CD14", "NCAM1", "CD4", "CD19"}
+    assert [len(one.rows) for one in drawn.random_sets] == [
+        int((counts_of(cells, gene) > 0).sum()) for (gene,) in drawn.info["background_genes"]
+    ]

@@ -32,7 +32,10 @@ def cells():
 
 
 def numpy_forward(model, x_BG):
-    """The graph in float64 numpy, convolutions as sums: no transform, no fusion, no autograd."""
+    """The graph in float64 numpy, convolutions as sums: no transform, no fusion, no autograd.
+
+    Returns encodings, translated and protein.
+    """
     w = {name: t.detach().double().numpy() for name, t in model.state_dict().items()}
     w |= {name: t.double().numpy() for name, t in model.named_buffers()}
 
@@ -77,14 +80,23 @@ def numpy_forward(model, x_BG):
             x = x + linear(h, f"{block}.down")
         return norm(x, f"{name}.norm")
 
-    h = stack(linear(x_BG.double().numpy()[..., None], "encoder.embed"), "encoder.stack")
-    h = linear(h.swapaxes(1, 2), "bridge.layers.0")
-    h = linear(np.maximum(h, 0), "bridge.layers.1").swapaxes(1, 2)
-    return linear(stack(h, "decoder.stack"), "decoder.out")[..., 0]
+    encodings = stack(linear(x_BG.double().numpy()[..., None], "encoder.embed"), "encoder.stack")
+    h = linear(encodings.swapaxes(1, 2), "bridge.layers.0")
+    translated = linear(np.maximum(h, 0), "bridge.layers.1").swapaxes(1, 2)
+    protein = linear(stack(translated, "decoder.stack"), "decoder.out")[..., 0]
+    return encodings, translated, protein
+
+
+def stages(model, x_BG):
+    """The same three of the network itself."""
+    with torch.inference_mode():
+        tables = model.tables()
+        encodings = model.encoder(x_BG, tables.encoder)
+        return encodings, model.bridge(encodings), model(x_BG, tables)
 
 
 def test_it_agrees_with_a_direct_evaluation(model, cells):
-    expected = numpy_forward(model, cells)
+    *_, expected = numpy_forward(model, cells)
     assert expected.std() > 0.1
     with torch.inference_mode():
         fast = model(cells, model.tables())
@@ -226,15 +238,55 @@ def test_weights_that_are_not_the_published_ones_are_refused(model, change, said
 def test_it_returns_the_published_numbers(test_data):
     folder = test_data / "reference" / "hyena"
     weights = read_lightning_state_dict(folder / "tiny_finetune.ckpt")
-    expected = np.load(folder / "tiny_expected.npz")
+    with np.load(folder / "tiny_expected.npz") as file:
+        expected = dict(file)
     model = load_published(weights)
     assert published_config(weights).bridge_sizes == (96, 62, 40)
-    with torch.inference_mode():
-        tables = model.tables()
-        encodings = model.encoder(torch.from_numpy(expected["rna"]), tables.encoder)
-        translated = model.bridge(encodings)
-        protein = model(torch.from_numpy(expected["rna"]), tables)
-    stages = {"encodings": encodings, "translated": translated, "protein": protein}
-    for name, value in stages.items():
+    found = stages(model, torch.from_numpy(expected["rna"]))
+    for name, value in zip(("encodings", "translated", "protein"), found, strict=True):
         largest = np.abs(expected[name]).max()
         np.testing.assert_allclose(value / largest, expected[name] / largest, rtol=0, atol=2e-6)
+
+
+WRITTEN_OUT = {
+    "encodings": [
+        -0.89573439, -0.89573002, -0.89402017, -0.88811557, -0.89572901, -0.89524980,
+        -0.89011963, -0.88959727, -0.89532698, -0.89507970, -0.88806975, -0.89276014,
+        -0.89573439, -0.89572946, -0.88762777, -0.89601485, -0.89543068, -0.89271300,
+        -0.88825464, -0.89553549, -0.89507849, -0.88935362, -0.89017667, -0.89516691,
+    ],
+    "translated": [
+        -0.62097371, 0.57543845, -0.97830660, 0.95389536, 0.11290959, -1.25578191,
+        1.27251441, -0.52071030, 0.14820309, -0.15456428, -0.36210294, 1.29629089,
+        -0.62402339, 0.58235933, -0.98647668, 0.96021937, 0.11082752, -1.25873058,
+        1.27937670, -0.52888642, 0.15459547, -0.15675116, -0.36495008, 1.30309339,
+    ],
+    "protein": [
+        -0.42378369, -0.43818999, -0.45463707, -0.41672417, -0.46773550, -0.42439267,
+        -0.43884149, -0.45415451, -0.41663249, -0.46787074, -0.42405848, -0.43907323,
+        -0.46009408, -0.43545517, -0.41282071, -0.46887794, -0.38376673, -0.46085863,
+        -0.43507352, -0.41318878, -0.46867320, -0.38345470, -0.46107956, -0.43441732,
+    ],
+}  # fmt: skip
+
+
+def test_it_returns_numbers_that_were_computed_by_hand():
+    """Weights by formula, so that no file is needed; numbers of the float64 evaluation above."""
+    model, x = by_formula()
+    for (name, expected), value in zip(WRITTEN_OUT.items(), stages(model, x), strict=True):
+        shown = value.reshape(-1)[:: len(value.reshape(-1)) // 24][:24]
+        np.testing.assert_allclose(shown, expected, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def by_formula():
+    """A small network whose weights, and cells whose values, are sines of their number."""
+    config = HyenaConfig(n_genes=24, n_proteins=12, width=4, filter_width=6)
+    model = HyenaTranslator(config).eval()
+    with torch.no_grad():
+        for number, (name, parameter) in enumerate(sorted(model.named_parameters())):
+            i = torch.arange(parameter.numel(), dtype=torch.float64)
+            scale = 1.0 if name.endswith(("frequency", "position_LE")) else 0.5
+            value = scale * torch.sin(1.0 + 1.7 * i + 0.9 * number)
+            parameter.copy_(value.reshape(parameter.shape))
+    i = torch.arange(2 * config.n_genes, dtype=torch.float64)
+    return model, (3 * torch.sin(2.3 * i).clamp(min=0)).float().reshape(2, -1)

@@ -236,8 +236,8 @@ def test_refused_models(checkpoint, tuned):
     halfway = replace(checkpoint, info=replace(checkpoint.info, stage="pretrain-rna"))
     with pytest.raises(InputError, match="has not learned to predict protein"):
         scl.finetune(paired_cells(40), model=halfway)
-    foreign = replace(checkpoint, info=replace(checkpoint.info, architecture="hyena"))
-    with pytest.raises(InputError, match="architecture is 'hyena'"):
+    foreign = replace(checkpoint, info=replace(checkpoint.info, architecture="sct"))
+    with pytest.raises(InputError, match="architecture is 'sct'"):
         scl.finetune(paired_cells(40), model=foreign)
     with pytest.raises(InputError, match="empty list"):
         scl.finetune([], model=checkpoint)

@@ -6,12 +6,12 @@ import torch
 from scipy import sparse
 
 import small_runs
+from sclinguist_core.data.levels import expression_levels
 from sclinguist_core.train.augment import Augmentation
 from sclinguist_core.train.heldout import HeldOutLoss
 from sclinguist_core.train.masked_rna import (
     RnaChunks,
     RnaObjective,
-    expression_levels,
     mask_genes,
 )
 from sclinguist_core.train.masking import Masking

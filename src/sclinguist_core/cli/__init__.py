@@ -8,11 +8,17 @@ import typer
 
 import sclinguist_core
 from sclinguist_core.cli import genes, proteins
+from sclinguist_core.cli.annotate import annotate
 from sclinguist_core.cli.benchmark import benchmark
 from sclinguist_core.cli.demo import demo
 from sclinguist_core.cli.doctor import doctor
 from sclinguist_core.cli.download import download
+from sclinguist_core.cli.embed import embed
 from sclinguist_core.cli.evaluate import evaluate
+from sclinguist_core.cli.explain import explain
+from sclinguist_core.cli.import_checkpoint import import_checkpoint
+from sclinguist_core.cli.impute import impute
+from sclinguist_core.cli.knockout import knockout
 from sclinguist_core.cli.models import models
 from sclinguist_core.cli.predict import predict
 from sclinguist_core.console import run_app
@@ -31,10 +37,28 @@ app.command(epilog="Example: sclinguist evaluate predicted.h5ad")(evaluate)
 app.command(epilog="Example: sclinguist benchmark --train a.h5ad --test b.h5ad -o scores.csv")(
     benchmark
 )
+app.command(epilog="Example: sclinguist impute pbmc.h5ad --genes FOXP3,CD19 -o imputed.h5ad")(
+    impute
+)
+app.command(epilog="Example: sclinguist explain pbmc.h5ad --protein CD3,CD19 -o drivers.csv")(
+    explain
+)
+app.command(epilog="Example: sclinguist embed a.h5ad b.h5ad --correct center -o embedded.h5ad")(
+    embed
+)
+app.command(
+    epilog="Example: sclinguist annotate pbmc.h5ad --reference labelled.h5ad --labels cell_type "
+    "-o annotated.h5ad"
+)(annotate)
+app.command(epilog="Example: sclinguist knockout pbmc.h5ad --gene CD19 -o knockout.csv")(knockout)
 app.add_typer(proteins.app, name="proteins")
 app.add_typer(genes.app, name="genes")
 app.command(epilog="Example: sclinguist models bundled --proteins")(models)
 app.command(epilog="Example: sclinguist download human-tonsil -o sections")(download)
+app.command(
+    epilog="Example: sclinguist import-checkpoint finetune.ckpt --genes gene_order.csv "
+    "--proteins protein_index_map.csv -o scLinguist"
+)(import_checkpoint)
 app.command(epilog="Example: sclinguist doctor")(doctor)
 
 

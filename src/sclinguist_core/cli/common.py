@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from sclinguist_core.data.section import Section
     from sclinguist_core.inference.predict import Progress
 
@@ -35,6 +37,73 @@ GroupByOption = Annotated[
 ]
 
 
+def check_table(output: Path, *sources: Path) -> None:
+    """Refuse a table that cannot be written, or that is an input.
+
+    Raises
+    ------
+    InputError
+        Saying which.
+    """
+    from sclinguist_core.data.write import check_output
+    from sclinguist_core.errors import InputError
+
+    check_output(output)
+    for source in sources:
+        if source.exists() and output.exists() and output.samefile(source):
+            raise InputError(f"{output}: is an input, which stays as it is; choose another name.")
+
+
+def check_csv(output: Path, *, because: str = "") -> None:
+    """Refuse a name of a .csv file that cannot be written.
+
+    Raises
+    ------
+    InputError
+        If it has another suffix (`because` says why .csv is expected), or its folder does not
+        exist.
+    """
+    from sclinguist_core.errors import InputError
+
+    if output.suffix.lower() != ".csv":
+        raise InputError(
+            f"Cannot write '{output}': its suffix is '{output.suffix}', expected .csv{because}; "
+            "change the name."
+        )
+    if not output.parent.is_dir():
+        raise InputError(
+            f"Cannot write '{output}': the folder '{output.parent}' does not exist; make it first."
+        )
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table without its index, whole or not at all."""
+    from sclinguist_core.files import replacing
+
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def group_labels(section: Section, column: str) -> pd.Series:
+    """Labels of a section's rows, for ``--group-by``.
+
+    Raises
+    ------
+    InputError
+        If obs has no such column.
+    """
+    from sclinguist_core.errors import InputError
+
+    obs = section.table.obs
+    if column not in obs:
+        names = ", ".join(map(str, obs.columns[:10])) or "none"
+        raise InputError(
+            f"--group-by {column!r}: {section.name} has no such column in obs, expected one of "
+            f"{names}."
+        )
+    return obs[column]
+
+
 def open_input(
     source: Path, output: Path, *, layer: str | None = None, bin_size: int | None = None
 ) -> Section:
@@ -46,12 +115,8 @@ def open_input(
         If the output cannot be written or is the input, or the input cannot be read.
     """
     from sclinguist_core.data.readers import open_section
-    from sclinguist_core.data.write import check_output
-    from sclinguist_core.errors import InputError
 
-    check_output(output)
-    if source.exists() and output.exists() and output.samefile(source):
-        raise InputError(f"{output}: is the input, which stays as it is; choose another name.")
+    check_table(output, source)
     return open_section(source, layer=layer, bin_size=bin_size)
 
 

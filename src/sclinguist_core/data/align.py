@@ -64,6 +64,21 @@ class AlignedRna:
             resolution=self.resolution,
         )
 
+    def without(self, hidden: sparse.csr_matrix) -> AlignedRna:
+        """Take the counts of some entries away, True in a CSR matrix of shape (n, V).
+
+        Their genes stay among the measured ones.
+        """
+        counts = sparse.csr_matrix(self.counts - self.counts.multiply(hidden), dtype=np.float32)
+        counts.eliminate_zeros()
+        counts.sort_indices()
+        return AlignedRna(
+            counts=counts,
+            measured=self.measured,
+            pattern=self.pattern,
+            resolution=self.resolution,
+        )
+
     def shares(self, gene_share: np.ndarray) -> np.ndarray:
         """Fraction of reference expression that each cell's measured genes carry, shape (n,).
 
@@ -171,7 +186,12 @@ def gene_aligner(
             f"{MIN_RESOLVED_SHARE:.0%} of the names; give gene symbols or Ensembl ids as names."
         )
     position = {symbol: i for i, symbol in enumerate(symbols)}
-    target = np.array([position.get(symbol, -1) for symbol in resolution.symbols], dtype=np.int64)
+    # A model may know a gene without a symbol by its Ensembl id.
+    by_id = [str(given).partition(".")[0] for given in (names if ids is None else ids)]
+    target = np.array(
+        [position.get(s or i, -1) for s, i in zip(resolution.symbols, by_id, strict=True)],
+        dtype=np.int64,
+    )
     known = np.flatnonzero(target >= 0)
     move = sparse.csr_matrix(
         (np.ones(len(known), np.float32), (known, target[known])), shape=(n_names, len(symbols))

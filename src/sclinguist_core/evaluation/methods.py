@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import pandas as pd
 
 from sclinguist_core.data.section import RnaCounts
 from sclinguist_core.evaluation.count_reading import (
@@ -63,7 +64,8 @@ class ModelMethod:
     checkpoint
         The model.
     proteins
-        The P proteins. Those that it does not know are added to its panel, untrained.
+        The P proteins. Those that it has not learnt are asked for by their genes
+        (:mod:`sclinguist_core.model.gene_queries`); NaN where it does not know a gene of theirs.
     device
         Where it runs.
     log1p_from
@@ -84,13 +86,16 @@ class ModelMethod:
         name: str = MODEL,
     ) -> None:
         self.checkpoint = with_proteins(checkpoint, proteins)
+        names = dict.fromkeys([*self.checkpoint.protein_names, *proteins])
+        self._askable = [name for name in names if can_answer(self.checkpoint, name)]
         self.proteins = list(proteins)
         self.device = device
         self.name = name
         self.notes: list[str] = []
-        known = list(self.checkpoint.protein_names)
-        self._own = np.array([known.index(name) for name in self.proteins], np.int64)
-        self._counts = self._read_counts(log1p_from) if log1p_from else None
+        self._names = list(names)
+        self._own = np.array([self._names.index(name) for name in self.proteins], np.int64)
+        complete = len(self._askable) == len(self._names)
+        self._counts = self._read_counts(log1p_from) if log1p_from and complete else None
 
     def predict(self, query: MeasuredCells) -> Predictions:
         """Predict cells."""
@@ -111,19 +116,27 @@ class ModelMethod:
         steps = predict_iter(
             query.to_section(),
             model=self.checkpoint,
-            proteins=proteins,
+            proteins=[name for name in proteins if name in self._askable],
             device=self.device,
             log1p=log1p,
         )
         found = finish(steps)
-        order = [found.names.index(name) for name in proteins]
-        counts = None if found.log1p is None else found.log1p[:, order].astype(np.float64)
-        return found.mean[:, order].astype(np.float64), counts
+        # -1, for what it has no answer to, is the column of NaN that is put last.
+        order = pd.Index(found.names).get_indexer(list(proteins))
+        wider = [
+            None if x is None else np.insert(x.astype(np.float64), x.shape[1], np.nan, axis=1)
+            for x in (found.mean, found.log1p)
+        ]
+        clr, counts = (None if x is None else x[:, order] for x in wider)
+        assert clr is not None
+        return clr, counts
 
     def _reading(self, query: MeasuredCells) -> tuple[Reading, FloatArray | None]:
         # The published architecture has no such option.
-        knows_log1p = getattr(self.checkpoint.info.model, "log_output", False)
-        clr, log1p = self._predicted(query, self.checkpoint.protein_names, log1p=knows_log1p)
+        knows_log1p = bool(getattr(self.checkpoint.info.model, "log_output", False))
+        # Asked for by its gene a protein has no log1p counts.
+        knows_log1p &= len(self._names) == len(self.checkpoint.protein_names)
+        clr, log1p = self._predicted(query, self._names, log1p=knows_log1p)
         size = cell_size(query.paired.rna, self.checkpoint.symbols, self.checkpoint.gene_share)
         return Reading(clr=clr, size=size), log1p
 
@@ -138,13 +151,24 @@ class ModelMethod:
         return fit_count_reading(readings, targets, self._own)
 
 
-def with_proteins(checkpoint: Checkpoint, proteins: Sequence[str]) -> Checkpoint:
-    """Return a checkpoint that predicts these proteins too, by queries from their coding genes."""
-    missing = [name for name in proteins if name not in checkpoint.protein_names]
-    if not missing:
-        return checkpoint
-    import pandas as pd
+def can_answer(checkpoint: Checkpoint, protein: str) -> bool:
+    """Whether a model predicts a protein, or knows a gene that it can be asked for by."""
+    from sclinguist_core.vocabulary.proteins import resolve_protein
 
+    if protein in checkpoint.protein_names:
+        return True
+    return not set(resolve_protein(protein).genes).isdisjoint(checkpoint.symbols)
+
+
+def with_proteins(checkpoint: Checkpoint, proteins: Sequence[str]) -> Checkpoint:
+    """Return a checkpoint that predicts these proteins too.
+
+    One with a cell state is asked for them by their genes as it is; another gets untrained queries
+    of its decoder, made from the coding genes.
+    """
+    missing = [name for name in proteins if name not in checkpoint.protein_names]
+    if not missing or bool(getattr(checkpoint.info.model, "n_components", 0)):
+        return checkpoint
     from sclinguist_core.train.panel import add_proteins
     from sclinguist_core.vocabulary.proteins import list_proteins
 

@@ -1,9 +1,13 @@
 """Proteins that training never saw: only a method that knows their genes can predict them.
 
 With a recipe, the proteins are split into folds; the model is trained without the antibodies of one
-fold and asked for it, by queries that are made of the coding genes alone. With a checkpoint, the
-proteins are those of the test set that it does not know. No other trained method has an answer;
-cognate mRNA is what there is to beat.
+fold and asked for it by the coding genes alone (:mod:`sclinguist_core.model.gene_queries`). With a
+checkpoint, the proteins are those of the test set that it does not know. No other trained method
+has an answer; cognate mRNA is what there is to beat.
+
+A checkpoint is not asked for proteins that it has learnt with their rows taken out: the embeddings
+of their genes, and the layers that all proteins share, have learnt from them, which flatters it far
+too much. ``training/benchmarks/any_protein.py`` trains without them.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ Shapes: n cells or spots, B of them in a batch, P proteins, G gene positions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     import torch
 
     from sclinguist_core.model.hyena import HyenaTranslator
+
+_SHOWN = 5
 
 
 class HyenaRunner(Runner):
@@ -39,9 +42,20 @@ class HyenaRunner(Runner):
         import torch
 
         super().__init__(checkpoint, device, proteins, batch_size)
+        self.n_genes = len(checkpoint.genes)
         self.model = cast("HyenaTranslator", checkpoint.model).to(device)
         with torch.inference_mode():
             self.tables = self.model.tables(torch.from_numpy(proteins).to(device))
+
+    def gene_warnings(self, not_found: Sequence[str]) -> list[str]:
+        """Say which genes enter as 0 although nobody looked for them."""
+        if not not_found:
+            return []
+        shown = ", ".join(not_found[:_SHOWN]) + ", ..." * (len(not_found) > _SHOWN)
+        return [
+            f"{len(not_found):,} of the model's {self.n_genes:,} genes were not found ({shown}); "
+            "this architecture knows no missing gene, so that they enter as 0, as if not expressed."
+        ]
 
     def _shared(self, measured: np.ndarray) -> None:
         return None

@@ -6,15 +6,34 @@ Shapes: n cells or spots, P proteins.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from sclinguist_core.errors import InputError
+from sclinguist_core.inference.background import distances, p_values, verdicts
 
 NOTICEABLE = 1e-3
 """Smaller changes are rounding: batches of other sizes add up in another order."""
+
+MIN_GROUP_ROWS = 5
+"""A mean over fewer rows of a group is not put beside random genes."""
+
+
+class RandomSet(NamedTuple):
+    """What the same perturbation of random genes changes.
+
+    Attributes
+    ----------
+    rows
+        Sample of the rows that express them, ascending int64, shape (m,).
+    change
+        As of `Perturbation`, float32, shape (m, P).
+    """
+
+    rows: np.ndarray
+    change: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -38,8 +57,10 @@ class Perturbation:
         Provenance: genes, scale, model and its digest, unit, number of rows and affected rows,
         random genes of the background.
     background
-        Mean change over the rows that express them, for sets of random genes of like mean
-        expression, float64, shape (n_background, P); None unless asked for.
+        Mean change over the rows that express them, for sets of random genes of like expression,
+        float64, shape (N, P); None unless asked for.
+    random_sets
+        The changes behind these means.
     warnings
         One sentence for everything that the user should know.
     """
@@ -50,6 +71,7 @@ class Perturbation:
     spread: np.ndarray
     info: dict[str, Any]
     background: np.ndarray | None = None
+    random_sets: tuple[RandomSet, ...] = ()
     warnings: tuple[str, ...] = field(default=())
 
     def ranked(
@@ -84,10 +106,14 @@ class Perturbation:
             Share of the rows in which the protein falls noticeably.
         ``n_rows``
             Rows that the figures rest on.
-        ``background_sd``, ``z``
-            Standard deviation of the mean change of random genes, and how many of these the mean
-            change is away from theirs; only where there is a background and the rows are the
-            affected ones, which is what the background is about.
+        ``background_sd``, ``z``, ``p_value``, ``verdict``
+            Only where there is a background and the rows are the affected ones, which is what the
+            background is about: standard deviation of the mean change by random sets; how many
+            of these the mean change is away from theirs; probability that random genes move any
+            protein as far (`background.p_values`, corrected for all P proteins); and what that
+            says (`background.verdicts`). In a group, random sets count by their rows in it;
+            means over fewer than five rows are left out on either side. Groups are tested each
+            by itself, not corrected for their number.
         """
         n_obs = len(self.change)
         chosen = self.affected
@@ -95,35 +121,46 @@ class Perturbation:
             chosen = np.zeros(n_obs, bool)
             chosen[row_numbers(rows, n_obs)] = True
         if groups is None:
-            return self._ranked(chosen, whole=rows is None)
+            return self._ranked(chosen, self.background if rows is None else None)
         labels = pd.Categorical(groups).remove_unused_categories()
         if len(labels) != n_obs or not len(labels.categories):
             raise InputError(
                 f"groups: found {len(labels)} rows with {len(labels.categories)} different labels, "
                 f"expected a label for each of {n_obs} rows."
             )
-        parts = {
-            name: self._ranked(chosen & (labels.codes == code), whole=False)
-            for code, name in enumerate(labels.categories)
-        }
+        parts = {}
+        for code, name in enumerate(labels.categories):
+            members = labels.codes == code
+            background = self._background_in(members) if rows is None else None
+            parts[name] = self._ranked(chosen & members, background)
         return pd.concat(parts, names=["group", "protein"])
 
-    def _ranked(self, chosen: np.ndarray, *, whole: bool) -> pd.DataFrame:
+    def _background_in(self, members: np.ndarray) -> np.ndarray | None:
+        """Mean change by random sets over rows of a group, (N, P); None without random sets."""
+        if not self.random_sets:
+            return None
+        inside = [change[members[rows]].astype(np.float64) for rows, change in self.random_sets]
+        enough = (self.affected & members).sum() >= MIN_GROUP_ROWS
+        means = [x.mean(axis=0) for x in inside if enough and len(x) >= MIN_GROUP_ROWS]
+        return np.reshape(means, (len(means), len(self.names)))
+
+    def _ranked(self, chosen: np.ndarray, background: np.ndarray | None) -> pd.DataFrame:
         change = self.change[chosen].astype(np.float64)
         change = change[np.isfinite(change).all(axis=1)]
         nothing = np.full(len(self.names), np.nan)
         mean = change.mean(axis=0) if len(change) else nothing
-        columns = {
+        columns: dict[str, Any] = {
             "mean_change": mean,
             "effect_size": _ratio(mean, self.spread),
             "share_lowered": (change < -NOTICEABLE).mean(axis=0) if len(change) else nothing,
             "n_rows": len(change),
         }
-        if whole and self.background is not None:
-            several = len(self.background) > 1
-            sd = self.background.std(axis=0, ddof=1) if several else nothing
-            columns["background_sd"] = sd
-            columns["z"] = _ratio(mean - self.background.mean(axis=0), sd)
+        if background is not None:
+            several = len(background) > 1
+            columns["background_sd"] = background.std(axis=0, ddof=1) if several else nothing
+            columns["z"] = away = distances(mean, background)
+            columns["p_value"] = p_value = p_values(mean, background)
+            columns["verdict"] = verdicts(p_value, away, len(background))
         table = pd.DataFrame(columns, index=pd.Index(self.names, name="protein"))
         order = np.argsort(-np.abs(mean), kind="stable")
         return table.iloc[order]

@@ -12,7 +12,7 @@ import logging
 import platform
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,8 +26,12 @@ from sclinguist_core.data.readers.memory import as_section
 from sclinguist_core.data.section import Section
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference import trust
-from sclinguist_core.inference.prepare import prepare
+from sclinguist_core.inference.bag import CONTEXTS, bag_weights
+from sclinguist_core.inference.conditioning import Given, condition, given_antibodies
+from sclinguist_core.inference.prepare import Prepared, prepare
+from sclinguist_core.inference.query import judge_queries, query_warning
 from sclinguist_core.inference.runner import Runner, make_runner
+from sclinguist_core.inference.smoothing import CONTEXT_SHARE, smoothed
 from sclinguist_core.model.calibration import COVERAGE, fisher
 from sclinguist_core.model.checkpoint import Checkpoint
 from sclinguist_core.model.device import choose_device, device_label
@@ -42,6 +46,9 @@ logger = logging.getLogger(__name__)
 CHUNK_ROWS = 1_024
 """Rows that are aligned and normalised at a time, so that memory does not grow with the input."""
 
+BYTES_PER_VALUE = 32
+"""Network's mean and deviation, and value, deviation, two ends and room to write them, float32."""
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -52,7 +59,8 @@ class Progress:
     done, total
         Cells or spots.
     phase
-        What is going on: ``"loading model"``, ``"predicting"``, ``"judging trust"``.
+        What is going on: ``"loading model"``, ``"predicting"``, ``"judging trust"``,
+        ``"conditioning"``.
     """
 
     done: int
@@ -105,6 +113,8 @@ def predict_iter(
     device: str = "auto",
     batch_size: int | None = None,
     log1p: bool = False,
+    given: str | Sequence[str] | None = None,
+    context: str = "none",
 ) -> Generator[Progress, None, Prediction]:
     """Predict the proteins of a section; yields progress, returns the prediction.
 
@@ -115,7 +125,9 @@ def predict_iter(
     model
         ``"bundled"``, a checkpoint folder, or a loaded checkpoint.
     proteins
-        Names in any spelling; all that the model knows by default.
+        Names in any spelling; all that the model has learnt by default. A protein that it has not
+        learnt is asked for by its coding gene, and stands after the others; ``"all-genes"`` asks
+        for the product of every gene of the model.
     device
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:<number>"``.
     batch_size
@@ -123,6 +135,13 @@ def predict_iter(
     log1p
         Predict ``log1p`` antibody counts too. Unlike the CLR they rise and fall with how deep the
         antibodies of a cell were sequenced, which RNA hardly tells.
+    given
+        Measured proteins of the section that predictions are conditioned on: names in any
+        spelling, or ``"measured"`` for all of ``obsm["protein"]``. The column of a measured
+        protein is conditioned on the others.
+    context
+        ``"spatial"`` or ``"nearest"`` draws every value half-way to the mean over the 15 nearest
+        rows on the tissue, or in predicted protein.
 
     Yields
     ------
@@ -140,13 +159,31 @@ def predict_iter(
     started = time.perf_counter()
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch size {batch_size}: expected at least 1.")
+    if context not in CONTEXTS:
+        raise InputError(f"context {context!r}: expected one of {', '.join(CONTEXTS)}.")
     total = section.n_obs
     yield Progress(0, total, "loading model")
-    prepared = prepare(section, model=model, proteins=proteins, device=device)
+    prepared = prepare(section, model=model, proteins=proteins, device=device, by_gene=True)
+    wanted, queries = prepared.proteins, prepared.queries
     checkpoint, aligner = prepared.checkpoint, prepared.aligner
+    kind = prepared.context
+    bags = None
+    if context == "spatial":
+        bags = bag_weights(section.positions if section.is_spatial else None, None, context)
+    measured = None
+    if given is not None:
+        measured = given_antibodies(section, checkpoint, given, kind)
+    # Measured proteins and neighbours bear on the chosen proteins by way of all others.
+    every = measured is not None or context == "nearest"
+    if every:
+        prepared = replace(prepared, proteins=np.arange(len(checkpoint.proteins)))
+    n_learnt = len(prepared.proteins)
+    n_columns = n_learnt + (0 if queries is None else len(queries.table))
+    _check_memory(section, n_columns)
     runner = prepared.runner(batch_size, log1p=log1p)
     warnings = _gene_warnings(section, aligner.n_found, aligner.resolution.species)
-    mean = np.zeros((total, len(prepared.proteins)), np.float32)
+    warnings += runner.gene_warnings(aligner.not_found(checkpoint.symbols))
+    mean = np.zeros((total, n_columns), np.float32)
     std = np.zeros_like(mean)
     logged = np.zeros_like(mean) if log1p else None
     familiarity = checkpoint.familiarity
@@ -174,23 +211,27 @@ def predict_iter(
         warnings.append(
             f"{n_empty} of {total} rows express none of the model's genes; they get no value (NaN)."
         )
-    table = prepared.table
-    names = table["name"].tolist()
-    context = prepared.context
-    calibration = prepared.calibration
-    if calibration is not None:
-        seen = None
-        if total >= trust.MIN_ROWS:
-            one, other = trust.halves(prepared.aligned(trust.sample_rows(total)))
-            first = yield from _quietly(runner, one, total)
-            second = yield from _quietly(runner, other, total)
-            seen = fisher(column_correlation(first, second))
-        judged = trust.judge(calibration, mean, std, seen, context)
-    else:
-        judged = trust.uncalibrated(table, mean, std, context)
-    judged = trust.with_fine_tuning(judged, table, mean, std, context)
-    if ood is not None and (sentence := trust.strange_rows_warning(ood, context)):
+    judged = yield from _judge(prepared, runner, mean[:, :n_learnt], std[:, :n_learnt])
+    if measured is not None:
+        judged = yield from _condition(judged, measured, total)
+        warnings.append(_given_warning(measured))
+    if queries is not None:
+        judged = trust.beside(judged, judge_queries(mean[:, n_learnt:], kind))
+        found = np.isin(np.arange(len(checkpoint.genes)), aligner.move.indices)
+        warnings.append(query_warning(queries, found, kind))
+    if context == "nearest":
+        bags = bag_weights(None, mean[:, :n_learnt], context)
+    if bags is not None:
+        judged = smoothed(judged, bags)
+    if every:
+        columns = np.r_[wanted, np.arange(n_learnt, n_columns)]
+        judged = judged.take(columns)
+        logged = None if logged is None else logged[:, columns]
+    if ood is not None and (sentence := trust.strange_rows_warning(ood, kind)):
         warnings.append(sentence)
+    names = checkpoint.proteins["name"].iloc[wanted].tolist()
+    if queries is not None:
+        names += queries.names
     counts = aligner.resolution.counts
     info: dict[str, Any] = {
         "input": section.name,
@@ -207,13 +248,20 @@ def predict_iter(
         "genes_not_found": aligner.not_found(checkpoint.symbols),
         "gene_names": {status: int(n) for status, n in counts.items()},
         "interval": COVERAGE,
-        "context": context,
+        "context": kind,
+        "neighbours": context,
         "device": device_label(prepared.device),
         "torch": str(torch.__version__),
         "python": platform.python_version(),
         "seconds": round(time.perf_counter() - started, 3),
         "date": time.strftime("%Y-%m-%d"),
     }
+    if context != "none":
+        info["neighbours_share"] = CONTEXT_SHARE
+    if measured is not None:
+        info |= {"given": measured.names, "given_digest": measured.digest}
+    if queries is not None:
+        info["by_gene"] = dict(zip(queries.names, queries.table["genes"], strict=True))
     if judged.labels is not None:
         info["trust"] = dict(zip(names, judged.labels, strict=True))
     if judged.expected_r is not None:
@@ -229,6 +277,64 @@ def predict_iter(
         ood=ood,
         log1p=logged,
     )
+
+
+def _judge(
+    prepared: Prepared, runner: Runner, mean: np.ndarray, std: np.ndarray
+) -> Generator[Progress, None, trust.Judged]:
+    """Calibrate what the network says of proteins that it has learnt, and label them."""
+    total, table, kind = len(mean), prepared.table, prepared.context
+    calibration = prepared.calibration
+    if calibration is None:
+        judged = trust.uncalibrated(table, mean, std, kind)
+    else:
+        seen = None
+        if total >= trust.MIN_ROWS and len(table):
+            one, other = trust.halves(prepared.aligned(trust.sample_rows(total)))
+            first = yield from _quietly(runner, one, total)
+            second = yield from _quietly(runner, other, total)
+            n_learnt = len(table)
+            seen = fisher(column_correlation(first[:, :n_learnt], second[:, :n_learnt]))
+        judged = trust.judge(calibration, mean, std, seen, kind)
+    return trust.with_fine_tuning(judged, table, mean, std, kind)
+
+
+def _condition(
+    judged: trust.Judged, given: Given, total: int
+) -> Generator[Progress, None, trust.Judged]:
+    """Run `condition`; a caller can stop after every measured protein."""
+    steps = condition(judged, given)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+        yield Progress(total, total, "conditioning")
+
+
+def _given_warning(given: Given) -> str:
+    unused = ""
+    if given.unused:
+        shown = ", ".join(given.unused[:5]) + ", ..." * (len(given.unused) > 5)
+        unused = f"; {len(given.unused)} antibodies say nothing to it ({shown})"
+    return (
+        f"Conditioned on {len(given.names)} measured proteins, each of these on the others"
+        f"{unused}; trust labels are those of RNA alone."
+    )
+
+
+def _check_memory(section: Section, n_columns: int) -> None:
+    """Refuse a result that would not fit into memory, before work is spent."""
+    import psutil
+
+    need = section.n_obs * n_columns * BYTES_PER_VALUE
+    free = psutil.virtual_memory().available
+    if need > free:
+        raise InputError(
+            f"{section.name}: {n_columns:,} proteins of {section.n_obs:,} rows take "
+            f"{need / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free; ask for fewer "
+            "proteins, or for a part of the rows at a time."
+        )
 
 
 def _quietly(
@@ -304,6 +410,8 @@ def predict(
     device: str = "auto",
     batch_size: int | None = None,
     log1p: bool = False,
+    given: str | Sequence[str] | None = None,
+    context: str = "none",
     layer: str | None = None,
 ) -> AnnData:
     """Predict proteins and return the table with them; for notebooks.
@@ -313,7 +421,7 @@ def predict(
     source
         AnnData with raw counts in X, a layer or raw; a `Section`; or a path that `open_section`
         reads. An AnnData is not changed.
-    model, proteins, device, batch_size, log1p
+    model, proteins, device, batch_size, log1p, given, context
         See `predict_iter`.
     layer
         Layer that holds the raw counts; found by itself when None.
@@ -337,6 +445,8 @@ def predict(
         device=device,
         batch_size=batch_size,
         log1p=log1p,
+        given=given,
+        context=context,
     )
     prediction = finish(steps)
     for sentence in prediction.warnings:

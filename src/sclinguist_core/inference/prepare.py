@@ -16,10 +16,12 @@ import pandas as pd
 from sclinguist_core.data.align import MIN_RESOLVED_GENES, AlignedRna, GeneAligner, gene_aligner
 from sclinguist_core.data.section import RnaCounts, Section
 from sclinguist_core.errors import InputError
+from sclinguist_core.inference.query import QueryRunner, split_names
 from sclinguist_core.inference.runner import Runner, make_runner
 from sclinguist_core.model.calibration import ContextCalibration
 from sclinguist_core.model.checkpoint import Checkpoint, load_checkpoint
 from sclinguist_core.model.device import choose_device
+from sclinguist_core.model.gene_queries import GeneQueries, gene_queries
 from sclinguist_core.vocabulary.proteins import resolve_protein
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ class Prepared:
         Positions of the chosen proteins in the model's panel, int64, shape (P,).
     device
         Where to run.
+    queries
+        Further proteins, asked for by their genes; None where all are the model's own.
     """
 
     section: Section
@@ -52,6 +56,7 @@ class Prepared:
     aligner: GeneAligner
     proteins: np.ndarray
     device: torch.device
+    queries: GeneQueries | None = None
 
     @property
     def context(self) -> str:
@@ -75,7 +80,19 @@ class Prepared:
         return self.aligner.apply(self.rna.counts[rows], measured)
 
     def runner(self, batch_size: int | None = None, *, log1p: bool = False) -> Runner:
-        """Set the model up on the device, for the chosen proteins; see `make_runner`."""
+        """Set the model up on the device, for the chosen proteins; see `make_runner`.
+
+        Columns of `queries` follow those of the model's own proteins.
+        """
+        if self.queries is not None:
+            if log1p:
+                raise InputError(
+                    f"log1p: {', '.join(self.queries.names[:3])} can be predicted on the CLR scale "
+                    "alone, expected proteins that the model has learnt; leave out log1p or them."
+                )
+            return QueryRunner(
+                self.checkpoint, self.device, self.proteins, batch_size, self.queries
+            )
         return make_runner(self.checkpoint, self.device, self.proteins, batch_size, log1p=log1p)
 
 
@@ -85,8 +102,18 @@ def prepare(
     model: str | Path | Checkpoint = "bundled",
     proteins: Sequence[str] | None = None,
     device: str = "auto",
+    by_gene: bool = False,
+    for_protein: bool = True,
 ) -> Prepared:
     """Load a model and match a section with it; parameters as of `predict.predict_iter`.
+
+    Parameters
+    ----------
+    by_gene
+        Ask for proteins that the model has not learnt by their genes, instead of refusing them.
+    for_protein
+        Refuse a model that has not learnt to predict protein; False for what needs none, but a
+        model that has learnt to read RNA.
 
     Raises
     ------
@@ -96,12 +123,17 @@ def prepare(
     """
     rna = section.rna()
     checkpoint = model if isinstance(model, Checkpoint) else load_checkpoint(model)
-    if checkpoint.info.stage.startswith("pretrain-"):
+    refused = "pretrain-" if for_protein else "pretrain-protein"
+    if checkpoint.info.stage.startswith(refused):
         raise InputError(
             f"model {checkpoint.info.name!r}: comes from {checkpoint.info.stage} and has not "
             "learned to predict protein from RNA; go on with `sclinguist-train post-pretrain`."
         )
-    chosen = select_proteins(checkpoint, proteins)
+    asked = None
+    if by_gene and proteins:
+        proteins, asked = split_names(checkpoint, proteins)
+    nothing_learnt = asked is not None and len(asked) and not proteins
+    chosen = np.zeros(0, np.int64) if nothing_learnt else select_proteins(checkpoint, proteins)
     target = choose_device(device)
     aligner = gene_aligner(rna.names, rna.ids, checkpoint.symbols, source=section.name)
     fewest = min(MIN_RESOLVED_GENES, len(checkpoint.genes) // 2)
@@ -117,6 +149,7 @@ def prepare(
         aligner=aligner,
         proteins=chosen,
         device=target,
+        queries=None if asked is None or not len(asked) else gene_queries(checkpoint, asked),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -82,6 +82,13 @@ class Runner(ABC):
     @abstractmethod
     def _forward(self, batch: TokenBatch, shared: Any) -> Outputs:
         """Run one batch. Called in any thread, outside of inference mode."""
+
+    def gene_warnings(self, not_found: Sequence[str]) -> list[str]:
+        """Sentences on genes of the model that an input does not have; none by default.
+
+        An architecture that knows missing genes leaves them out; see `HyenaRunner`.
+        """
+        return []
 
     def run_all(self, aligned: AlignedRna) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of all rows, shape (n, P); NaN for rows without reads."""

@@ -110,6 +110,36 @@ class Judged:
     expected_r: np.ndarray | None = None
     unit: str | None = None
 
+    def take(self, proteins: np.ndarray) -> Judged:
+        """Return the chosen proteins (indices)."""
+        return replace(
+            self,
+            mean=self.mean[:, proteins],
+            std=self.std[:, proteins],
+            low=self.low[:, proteins],
+            high=self.high[:, proteins],
+            labels=None if self.labels is None else [self.labels[i] for i in proteins],
+            expected_r=None if self.expected_r is None else self.expected_r[proteins],
+        )
+
+
+def beside(one: Judged, other: Judged) -> Judged:
+    """Join predictions of the same rows; what one side does not know is untested, or NaN."""
+    labels = [part.labels or ["untested"] * part.mean.shape[1] for part in (one, other)]
+    expected_r = [
+        np.full(part.mean.shape[1], np.nan) if part.expected_r is None else part.expected_r
+        for part in (one, other)
+    ]
+    return Judged(
+        mean=np.hstack([one.mean, other.mean]),
+        std=np.hstack([one.std, other.std]),
+        low=np.hstack([one.low, other.low]),
+        high=np.hstack([one.high, other.high]),
+        labels=labels[0] + labels[1],
+        expected_r=np.concatenate(expected_r),
+        unit=one.unit or other.unit,
+    )
+
 
 def judge(
     calibration: ContextCalibration,

@@ -68,9 +68,13 @@ def build_network(config: ModelConfig, genes: pd.DataFrame, proteins: pd.DataFra
     if isinstance(config, TranslatorConfig):
         return build_translator(config, genes, proteins)
     if isinstance(config, HyenaConfig):
+        import torch
+
         from sclinguist_core.model.hyena import HyenaTranslator
 
-        return HyenaTranslator(config)
+        # Without memory: 285 million random numbers would be drawn to be replaced.
+        with torch.device("meta"):
+            return HyenaTranslator(config)
     from sclinguist_core.model.sct import SctModel
 
     return SctModel(config)

@@ -8,6 +8,8 @@
 ``card.md``            what it is, what it was trained on, how well it does
 ``calibration.json``   optional: `sclinguist_core.model.calibration`
 ``familiarity.safetensors``  optional: `sclinguist_core.model.familiarity`
+``conditioning.safetensors``  optional: `sclinguist_core.model.conditioning`; not in the digest,
+                       since predictions from RNA do not depend on it
 
 Nothing in it is code: no pickle is read, ever.
 """
@@ -28,8 +30,10 @@ import pandas as pd
 from sclinguist_core.errors import InputError
 from sclinguist_core.files import replace_folder
 from sclinguist_core.model import calibration as calibrations
+from sclinguist_core.model import conditioning as conditionings
 from sclinguist_core.model import familiarity as familiarities
 from sclinguist_core.model.architectures import (
+    HYENA,
     TRANSLATOR,
     ModelConfig,
     build_network,
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 UNIT = "SD of the training reference (CLR)"
+_DIGEST_BYTES = 2**24
 _FILES = ("model.safetensors", "config.json", "genes.tsv", "proteins.tsv", "card.md")
 _OPTIONAL_FILES = (calibrations.FILE, familiarities.FILE)
 _GENE_COLUMNS = ("symbol", "ensembl_id", "reference_share", "mean", "std")
@@ -109,6 +114,8 @@ class Checkpoint:
         Slopes, intervals and trust, by context; None where nothing was held out.
     familiarity
         Reference of the out-of-distribution score; None where there is none.
+    conditioning
+        How errors of proteins go together, by context; None where that was not fitted.
     """
 
     model: nn.Module
@@ -120,6 +127,7 @@ class Checkpoint:
     path: Path | None = None
     calibration: calibrations.Calibration | None = None
     familiarity: familiarities.Familiarity | None = None
+    conditioning: conditionings.Conditioning | None = None
 
     @property
     def translator(self) -> Translator:
@@ -181,17 +189,21 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path | str, *, half: bool = 
     folder
         Where; an existing checkpoint there is replaced after the new one is complete.
     half
-        Store weights as float16 (half the size; they are float32 again after loading).
+        Store weights as float16 (half the size; they are float32 again after loading). The
+        published architecture is stored as float32 in any case: its filters are made from
+        positions that half precision cannot tell apart.
     """
     import torch
     from safetensors.torch import save_file
 
     folder = check_checkpoint_target(folder)
+    half = half and checkpoint.info.architecture != HYENA
+    dtype = torch.float16 if half else torch.float32
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         weights = {
-            name: tensor.detach().cpu().to(torch.float16 if half else torch.float32).contiguous()
+            name: tensor.detach().cpu().to(dtype).contiguous()
             for name, tensor in checkpoint.model.state_dict().items()
         }
         save_file(weights, temporary / "model.safetensors")
@@ -217,6 +229,8 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path | str, *, half: bool = 
         if checkpoint.familiarity is not None:
             checkpoint.familiarity.save(temporary)
             (temporary / familiarities.FILE).chmod(0o644)
+        if checkpoint.conditioning is not None:
+            conditionings.write_conditioning(checkpoint.conditioning, temporary)
         # mkdtemp and safetensors write for the owner alone; a model is there to be shared.
         temporary.chmod(0o755)
         (temporary / "model.safetensors").chmod(0o644)
@@ -355,8 +369,12 @@ def load_checkpoint(model: str | Path = "bundled") -> Checkpoint:
             f"{weights_path}: expected safetensors, found a damaged or foreign file ({error}); "
             "install or train the checkpoint again"
         ) from error
+    # A network that was set up without memory takes the tensors of the file as they are.
+    unfilled = any(parameter.is_meta for parameter in network.parameters())
     try:
-        network.load_state_dict({name: w.float() for name, w in weights.items()}, strict=True)
+        network.load_state_dict(
+            {name: w.float() for name, w in weights.items()}, strict=True, assign=unfilled
+        )
     except RuntimeError as error:
         first = " ".join(str(error).split())[:300]
         raise InputError(
@@ -373,7 +391,15 @@ def load_checkpoint(model: str | Path = "bundled") -> Checkpoint:
         path=folder,
         calibration=calibrations.read_calibration(folder, len(proteins)),
         familiarity=familiarities.read_familiarity(folder, len(genes)),
+        conditioning=conditionings.read_conditioning(folder, len(proteins)),
     )
+
+
+def update_digest(digest: hashlib._Hash, path: Path) -> None:
+    """Add a file to a hash, a part at a time: weights may be larger than memory is to spare."""
+    with path.open("rb") as file:
+        while part := file.read(_DIGEST_BYTES):
+            digest.update(part)
 
 
 def _digest(folder: Path) -> str:
@@ -381,5 +407,5 @@ def _digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for name in (*_FILES, *_OPTIONAL_FILES):
         if name != "card.md" and (name in _FILES or (folder / name).is_file()):
-            digest.update((folder / name).read_bytes())
+            update_digest(digest, folder / name)
     return digest.hexdigest()[:12]

@@ -8,11 +8,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sclinguist_core.data.levels import N_LEVELS
 from sclinguist_core.model.config import TranslatorConfig
 from sclinguist_core.model.layers import FeedForward, attention, merge_heads, split_heads
-
-N_LEVELS = 5
-"""Levels of a masked gene: not expressed, and four equal bins of the cell's expressed genes."""
 
 
 class ProteinDecoder(nn.Module):

@@ -107,15 +107,23 @@ class HyenaTranslator(nn.Module):
     Parameters
     ----------
     config
-        Sizes; the defaults are the published ones (285 million weights, 1.1 GB in float32).
+        Sizes; the defaults are the published ones (285 million weights, 1.1 GB in float32). Parts
+        that it leaves out are not there, and a network without all of them predicts nothing.
     """
+
+    encoder: HyenaEncoder
+    bridge: Bridge
+    decoder: HyenaDecoder
 
     def __init__(self, config: HyenaConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = HyenaEncoder(config)
-        self.bridge = Bridge(config)
-        self.decoder = HyenaDecoder(config)
+        if "encoder" in config.parts:
+            self.encoder = HyenaEncoder(config)
+        if "bridge" in config.parts:
+            self.bridge = Bridge(config)
+        if "decoder" in config.parts:
+            self.decoder = HyenaDecoder(config)
 
     def tables(self, proteins: Tensor | None = None) -> HyenaTables:
         """Compute what all cells share; compute it anew after the weights have changed.

@@ -7,22 +7,12 @@ that filters are made from are too fine for half precision.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING, cast
-
 import pandas as pd
 
-from sclinguist_core.errors import InputError
-from sclinguist_core.model.checkpoint import Checkpoint, CheckpointInfo, checkpoint_folder
-from sclinguist_core.model.hyena_config import HyenaConfig
+from sclinguist_core.model.architectures import HYENA
+from sclinguist_core.model.checkpoint import Checkpoint, CheckpointInfo
+from sclinguist_core.model.hyena import HyenaTranslator
 
-if TYPE_CHECKING:
-    from sclinguist_core.model.config import TranslatorConfig
-    from sclinguist_core.model.hyena import HyenaTranslator
-    from sclinguist_core.model.translator import Translator
-
-HYENA = "hyena"
 UNIT = "min-max of the cell's protein panel"
 
 
@@ -35,6 +25,7 @@ def hyena_checkpoint(
     card: str,
     training_datasets: tuple[str, ...] = (),
     created_with: dict[str, str] | None = None,
+    stage: str = "post-pretrain",
 ) -> Checkpoint:
     """Make a checkpoint to save with `sclinguist_core.model.checkpoint.save_checkpoint`.
 
@@ -42,7 +33,7 @@ def hyena_checkpoint(
     ----------
     model
         The network.
-    name, training_datasets, created_with
+    name, training_datasets, created_with, stage
         See `CheckpointInfo`.
     genes, proteins
         Tables of the first positions, columns as in a translator's checkpoint.
@@ -54,47 +45,13 @@ def hyena_checkpoint(
             f"genes, proteins: {len(genes)} and {len(proteins)} rows, expected at most "
             f"{model.config.n_genes} and {model.config.n_proteins}"
         )
-    # What is written are weights, sizes and tables; none of that asks which network it is.
     info = CheckpointInfo(
         name=name,
-        model=cast("TranslatorConfig", model.config),
+        model=model.config,
         architecture=HYENA,
         unit=UNIT,
         training_datasets=training_datasets,
         created_with=created_with or {},
+        stage=stage,
     )
-    return Checkpoint(
-        model=cast("Translator", model), info=info, genes=genes, proteins=proteins, card=card
-    )
-
-
-def load_hyena(folder: str | Path) -> HyenaTranslator:
-    """Load the network of a checkpoint folder strictly, in evaluation mode on the CPU.
-
-    Raises
-    ------
-    InputError
-        If the folder is no checkpoint of this architecture, or is damaged.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    from sclinguist_core.model.hyena import HyenaTranslator
-
-    folder = checkpoint_folder(folder)
-    path = folder / "config.json"
-    try:
-        values = json.loads(path.read_text("utf-8"))
-        architecture, sizes = values["architecture"], dict(values["model"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: expected a checkpoint's JSON, found {error!r}") from error
-    if architecture != HYENA:
-        raise InputError(f"{path}: architecture {architecture!r}, expected {HYENA!r}")
-    model = HyenaTranslator(HyenaConfig.from_dict(sizes, source=f"{path} (model)"))
-    weights = folder / "model.safetensors"
-    try:
-        model.load_state_dict(load_file(weights), strict=True)
-    except (SafetensorError, OSError, RuntimeError) as error:
-        first = " ".join(str(error).split())[:300]
-        raise InputError(f"{weights}: weights do not fit config.json ({first})") from error
-    return model.eval()
+    return Checkpoint(model=model, info=info, genes=genes, proteins=proteins, card=card)

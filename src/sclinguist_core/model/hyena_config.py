@@ -11,6 +11,10 @@ from sclinguist_core.model.config import dataclass_from_dict
 
 PUBLISHED_GENES = 19_202
 PUBLISHED_PROTEINS = 6_427
+RNA_NORMALIZATION = "log1p_cp10k"
+PROTEIN_NORMALIZATION = "minmax"
+PARTS = ("encoder", "bridge", "decoder")
+"""Parts of the network, in the order in which a cell passes them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +47,9 @@ class HyenaConfig:
     rna_normalization, protein_normalization
         Names of what goes in and comes out: ``log1p`` CP10k over the model's genes, and per-cell
         min-max of the protein panel.
+    parts
+        Parts that there are, of `PARTS`. Pretraining on one modality leaves one: the encoder (the
+        number of proteins means nothing then) or the decoder (likewise the number of genes).
     """
 
     n_genes: int = PUBLISHED_GENES
@@ -56,8 +63,9 @@ class HyenaConfig:
     filter_depth: int = 2
     bridge_layers: int = 2
     bridge_dropout: float = 0.1
-    rna_normalization: str = "log1p_cp10k"
-    protein_normalization: str = "minmax"
+    rna_normalization: str = RNA_NORMALIZATION
+    protein_normalization: str = PROTEIN_NORMALIZATION
+    parts: tuple[str, ...] = PARTS
 
     def __post_init__(self) -> None:
         for name in ("n_genes", "n_proteins"):  # positions run from 0 to 1: one is none
@@ -77,6 +85,19 @@ class HyenaConfig:
             )
         if not 0 <= self.bridge_dropout < 1:
             raise ValueError(f"bridge_dropout: expected 0 <= p < 1, found {self.bridge_dropout}")
+        for name, expected in (
+            ("rna_normalization", RNA_NORMALIZATION),
+            ("protein_normalization", PROTEIN_NORMALIZATION),
+        ):
+            if getattr(self, name) != expected:
+                raise ValueError(
+                    f"{name}: the published architecture is trained on {expected!r}, found "
+                    f"{getattr(self, name)!r}"
+                )
+        if not self.parts or self.parts != tuple(part for part in PARTS if part in self.parts):
+            raise ValueError(
+                f"parts: expected some of {', '.join(PARTS)}, in this order, found {self.parts!r}"
+            )
 
     @property
     def bridge_sizes(self) -> tuple[int, ...]:
@@ -88,6 +109,8 @@ class HyenaConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any], *, source: str = "config") -> HyenaConfig:
         """Build from a mapping; unknown keys are errors that name the nearest known one."""
+        # JSON has lists where frozen dataclasses have tuples.
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return dataclass_from_dict(cls, values, source=source)
 
     def to_dict(self) -> dict[str, Any]:

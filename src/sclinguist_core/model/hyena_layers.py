@@ -78,10 +78,12 @@ class ImplicitFilter(nn.Module):
 
     def __init__(self, config: HyenaConfig, length: int) -> None:
         super().__init__()
-        time_L = torch.linspace(0.0, 1.0, length)
-        angle_L = 2.0 * math.pi * torch.arange(length) / length
+        # On the processor even where the network is set up without memory, to be filled from a
+        # file: what follows from the sizes stands in no file.
+        time_L = torch.linspace(0.0, 1.0, length, device="cpu")
+        angle_L = 2.0 * math.pi * torch.arange(length, device="cpu") / length
         n_bands = (config.position_features - 1) // 2
-        band = torch.linspace(1e-4, n_bands - 1, n_bands)
+        band = torch.linspace(1e-4, n_bands - 1, n_bands, device="cpu")
         phase = angle_L[:, None] * band
         # Learned, though it starts as a plain Fourier basis (with the sign of exp(-i phase)).
         self.position_LE = nn.Parameter(
@@ -97,7 +99,7 @@ class ImplicitFilter(nn.Module):
         self.register_buffer("time", time_L, persistent=False)
         self.register_buffer(
             "decay",
-            torch.linspace(rate / _SLOW_DECAY, rate / _FAST_DECAY, config.width),
+            torch.linspace(rate / _SLOW_DECAY, rate / _FAST_DECAY, config.width, device="cpu"),
             persistent=False,
         )
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 
 import torch
 from torch import Tensor
 
 from sclinguist_core.errors import InputError
 from sclinguist_core.model.hyena import HyenaTranslator
-from sclinguist_core.model.hyena_config import HyenaConfig
+from sclinguist_core.model.hyena_config import PARTS, HyenaConfig
 
 # Our name: published name. {side} is encoder or decoder, {i} a block, {k} a layer.
 _BLOCK = "{side}.transformer.backbone.layers.{i}"
@@ -34,6 +34,12 @@ _PREFIXES = {
     "{side}.out": "{side}.to_out",
     "bridge.layers.{k}": "translator.fc{k}",
 }
+
+_PUBLISHED_PARTS = {"encoder": "encoder", "bridge": "translator", "decoder": "decoder"}
+_PUBLISHED_PREFIXES = tuple(f"{part}." for part in _PUBLISHED_PARTS.values())
+_SEQUENCES = {"encoder": "genes", "decoder": "proteins"}
+_IDLE = re.compile(r"(encoder|decoder)\.to_vector_tech\.(weight|bias)")
+"""Weights of a technology token, which some published checkpoints carry and no graph uses."""
 
 
 def published_key(name: str, config: HyenaConfig) -> str:
@@ -61,8 +67,15 @@ def published_key(name: str, config: HyenaConfig) -> str:
     return _PREFIXES[prefix].format(**values) + dot + last
 
 
-def published_config(weights: Mapping[str, Tensor]) -> HyenaConfig:
+def published_config(weights: Mapping[str, Tensor], parts: tuple[str, ...] = PARTS) -> HyenaConfig:
     """Read the sizes off the shapes of published weights.
+
+    Parameters
+    ----------
+    weights
+        By published name.
+    parts
+        Parts of the network that are wanted, of `PARTS`.
 
     Raises
     ------
@@ -76,69 +89,110 @@ def published_config(weights: Mapping[str, Tensor]) -> HyenaConfig:
     def count(pattern: str) -> int:
         return sum(re.fullmatch(pattern, name) is not None for name in weights)
 
-    block = "encoder.stack.blocks.0"
-    layers = re.escape(_FILTER.format(side="encoder", i=0)) + r"\.implicit_filter\.\d+\.bias"
+    sides = [part for part in parts if part != "bridge"]
     try:
-        width = shape("encoder.embed.weight")[0]
-        return HyenaConfig(
-            n_genes=shape(f"{block}.operator.long.position_LE")[1],
-            n_proteins=shape("decoder.stack.blocks.0.operator.long.position_LE")[1],
-            width=width,
-            n_layers=count(r"encoder\.transformer\.backbone\.layers\.\d+\.norm1\.weight"),
-            expansion=shape(f"{block}.up.weight")[0] // width,
-            short_width=shape(f"{block}.operator.short.weight")[2],
-            position_features=shape(f"{block}.operator.long.position_LE")[2],
-            filter_width=shape(f"{block}.operator.long.layers.0.weight")[0],
-            filter_depth=count(layers) - 1,
-            bridge_layers=count(r"translator\.fc\d+\.weight"),
-        )
+        side = sides[0]
+        block = f"{side}.stack.blocks.0"
+        layers = re.escape(_FILTER.format(side=side, i=0)) + r"\.implicit_filter\.\d+\.bias"
+        width = shape(f"{side}.embed.weight")[0]
+        sizes = {
+            f"n_{_SEQUENCES[side]}": shape(f"{side}.stack.blocks.0.operator.long.position_LE")[1]
+            for side in sides
+        }
+        if "bridge" in parts:
+            sizes["bridge_layers"] = count(r"translator\.fc\d+\.weight")
+        sizes |= {
+            "width": width,
+            "n_layers": count(rf"{side}\.transformer\.backbone\.layers\.\d+\.norm1\.weight"),
+            "expansion": shape(f"{block}.up.weight")[0] // width,
+            "short_width": shape(f"{block}.operator.short.weight")[2],
+            "position_features": shape(f"{block}.operator.long.position_LE")[2],
+            "filter_width": shape(f"{block}.operator.long.layers.0.weight")[0],
+            "filter_depth": count(layers) - 1,
+        }
+        return HyenaConfig(**sizes, parts=parts)  # type: ignore[arg-type]
     except (KeyError, IndexError, ValueError) as error:
         raise InputError(
-            "weights: expected encoder, translator and decoder of a published scLinguist, found "
-            f"none that tell the sizes ({error}); give the checkpoint of its post-pretraining or "
+            f"weights: expected {', '.join(parts)} of a published scLinguist, found none that tell "
+            f"the sizes ({error}); give a checkpoint of its pretraining, post-pretraining or "
             "fine-tuning."
         ) from error
 
 
-def load_published(weights: Mapping[str, Tensor]) -> HyenaTranslator:
+def load_published(
+    weights: Mapping[str, Tensor], parts: tuple[str, ...] = PARTS
+) -> HyenaTranslator:
+    """Build a model around published weights; see `load_published_iter`."""
+    steps = load_published_iter(weights, parts)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def load_published_iter(
+    weights: Mapping[str, Tensor], parts: tuple[str, ...] = PARTS
+) -> Generator[int, None, HyenaTranslator]:
     """Build a model around published weights, in evaluation mode, float32, on the CPU.
+
+    A weight is looked up once and becomes the model's own, so that a mapping that reads from a file
+    needs no memory for a second copy.
 
     Parameters
     ----------
     weights
         As `sclinguist_core.model.tensor_archive.read_lightning_state_dict` returns them.
+    parts
+        Parts of the network to build, of `PARTS`; weights of others are left aside.
+
+    Yields
+    ------
+    Numbers taken over so far.
 
     Raises
     ------
     InputError
-        If a weight is missing, foreign or of another shape, or if what the published code derives
-        from the sizes (times and decays of the filters) is not what is derived here.
+        If a weight is missing, foreign, not finite or of another shape, or if what the published
+        code derives from the sizes (times and decays of the filters) is not what is derived here.
     """
-    config = published_config(weights)
-    model = HyenaTranslator(config)
-    waiting = dict(weights)
+    config = published_config(weights, parts)
+    with torch.device("meta"):
+        model = HyenaTranslator(config)
+    prefixes = tuple(f"{_PUBLISHED_PARTS[part]}." for part in parts)
+    waiting = {key for key in weights if key.startswith(prefixes) and not _IDLE.fullmatch(key)}
+    if parts == PARTS:
+        waiting |= {key for key in weights if not key.startswith(_PUBLISHED_PREFIXES)}
     state = {}
+    done = 0
     # Parameters come first; time and decay are buffers, to be compared and not to be loaded.
     for name, ours in (*model.named_parameters(), *model.named_buffers()):
         key = published_key(name, config)
         if key not in waiting:
             raise InputError(f"weights: {key!r} is missing, expected it with {ours.numel()} values")
-        theirs = waiting.pop(key).float()
+        waiting.remove(key)
+        theirs = weights[key].float()
         if theirs.numel() != ours.numel() or theirs.squeeze().shape != ours.squeeze().shape:
             raise InputError(
                 f"weights: {key!r} has shape {tuple(theirs.shape)}, expected {tuple(ours.shape)}"
             )
         theirs = theirs.reshape(ours.shape)
         if isinstance(ours, torch.nn.Parameter):
+            if not theirs.sum().isfinite():  # one number a weight, where isfinite is one a value
+                raise InputError(f"weights: {key!r} holds values that are not finite")
             state[name] = theirs
         elif not torch.allclose(theirs.abs(), ours, rtol=1e-4, atol=1e-6):
             raise InputError(f"weights: {key!r} does not follow from the sizes, as published")
         if name.endswith("frequency"):
             for number in range(3, 2 * config.filter_depth + 2, 2):
-                twin = waiting.pop(key.replace("filter.1.freq", f"filter.{number}.freq"), None)
-                if twin is not None and not torch.equal(twin.reshape(-1).float(), theirs):
-                    raise InputError(f"weights: the layers of {key!r} differ in frequency")
+                twin = key.replace("filter.1.freq", f"filter.{number}.freq")
+                if twin in waiting:
+                    waiting.remove(twin)
+                    if not torch.equal(weights[twin].reshape(-1).float(), theirs):
+                        raise InputError(f"weights: the layers of {key!r} differ in frequency")
+        done += theirs.numel()
+        yield done
     if waiting:
         raise InputError(f"weights: {min(waiting)!r} is no part of the published architecture")
-    model.load_state_dict(state, strict=True)
+    model.load_state_dict(state, strict=True, assign=True)
     return model.eval()

@@ -109,13 +109,15 @@ _LITERALS = frozenset(
 _IGNORED = frozenset({"PROTO", "FRAME"})
 
 
-def read_pickle(program: bytes) -> Any:
+def read_pickle(program: bytes, names: set[str] | None = None) -> Any:
     """Return what a pickle describes, as plain values, `TensorRecord` and `Foreign`.
 
     Parameters
     ----------
     program
         The pickle, protocol 0 to 5.
+    names
+        Gets the full name of everything that the pickle would have imported.
 
     Raises
     ------
@@ -123,7 +125,7 @@ def read_pickle(program: bytes) -> Any:
         If it is damaged, or does what no checkpoint does; the message says what.
     """
     try:
-        return _Walker().walk(program)
+        return _Walker(names if names is not None else set()).walk(program)
     # A damaged program: too little on the stack, a memo entry that is not there, a wrong type.
     except (IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"a damaged pickle ({error})") from error
@@ -132,7 +134,8 @@ def read_pickle(program: bytes) -> Any:
 class _Walker:
     """Walks a pickle program; one method an instruction that does something."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: set[str]) -> None:
+        self.names = names
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
@@ -249,12 +252,16 @@ class _Walker:
 
     # What a pickle module would import and call; here it is written down.
 
+    def foreign(self, name: str, args: tuple[Any, ...] | None = None) -> None:
+        self.names.add(name)
+        self.stack.append(Foreign(name, args))
+
     def do_global(self, names: str) -> None:
-        self.stack.append(Foreign(names.replace(" ", ".")))
+        self.foreign(names.replace(" ", "."))
 
     def do_stack_global(self, _: Any) -> None:
         name, module = self.stack.pop(), self.stack.pop()
-        self.stack.append(Foreign(f"{module}.{name}"))
+        self.foreign(f"{module}.{name}")
 
     def do_reduce(self, _: Any) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
@@ -267,7 +274,7 @@ class _Walker:
         self.do_reduce(None)
 
     def do_inst(self, names: str) -> None:
-        self.stack.append(Foreign(names.replace(" ", "."), tuple(self.since_mark())))
+        self.foreign(names.replace(" ", "."), tuple(self.since_mark()))
 
     def do_obj(self, _: Any) -> None:
         function, *arguments = self.since_mark()

@@ -7,9 +7,9 @@ was not measured. A convolutional tower halves the sequence eight times, a trans
 transposed convolutions, which sees again what went down on its own floor, leads back to a guess at
 each position. There is no gene embedding: position is what tells genes apart.
 
-Written from the published description. Halving is done by convolutions of stride 2, layer norms
-look at one position at a time, and so does everything but convolutions and attention; a token
-therefore stands for 256 genes of one cell.
+Written from the published description. Halving is done by convolutions of stride 2; everything but
+convolutions and attention looks at one position at a time. A token stands for 256 genes of one
+cell, and sees a little beyond them.
 
 Shape suffixes: B bags, C cells of a bag, G genes, L = C G positions, T tokens of the transformer,
 Q chosen positions, N levels and special tokens, D width.
@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from sclinguist_core.model.sct_config import MASK, N_TOKENS, PAD, SctConfig
+from sclinguist_core.data.levels import N_LEVELS
+from sclinguist_core.model.sct_config import N_TOKENS, PAD, SctConfig
 from sclinguist_core.model.sct_layers import DownBlock, TransformerBlock, UpBlock, rotary_angles
 
 
@@ -108,4 +109,4 @@ class SctModel(nn.Module):
 
 def level_probabilities(logits: Tensor) -> Tensor:
     """Probability of each level, float32, shape (..., 5); the special tokens are left out."""
-    return F.softmax(logits[..., :MASK].float(), dim=-1)
+    return F.softmax(logits[..., :N_LEVELS].float(), dim=-1)

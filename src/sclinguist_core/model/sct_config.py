@@ -6,14 +6,14 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from sclinguist_core.data.levels import N_LEVELS
 from sclinguist_core.model.config import dataclass_from_dict
 
 PUBLISHED_CELLS = 50
 PUBLISHED_GENES = 19_968
-N_TOKENS = 7
-"""What a position may hold: five levels of expression, hidden, not measured."""
-MASK, PAD = 5, 6
-"""Tokens of a hidden gene, and of one that was not measured."""
+MASK, PAD = N_LEVELS, N_LEVELS + 1
+"""Tokens of a hidden gene, and of one that was not measured; the others are levels."""
+N_TOKENS = N_LEVELS + 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -141,8 +141,7 @@ class TransformerBlock(nn.Module):
     def forward(self, x_BTD: Tensor, angles_TE: Tensor) -> Tensor:
         """Shape (B, T, D) in and out."""
         q, k, v = (
-            split_heads(part, self.n_heads)
-            for part in self.qkv(self.norm(x_BTD)).chunk(3, dim=-1)
+            split_heads(part, self.n_heads) for part in self.qkv(self.norm(x_BTD)).chunk(3, dim=-1)
         )
         mixed = attention(rotate(q, angles_TE), rotate(k, angles_TE), v)
         x_BTD = x_BTD + self.out(merge_heads(mixed))

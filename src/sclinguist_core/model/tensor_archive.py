@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MAX_PROGRAM_BYTES = 64 * 2**20
 """The pickle of a checkpoint holds names and shapes; a longer one is no checkpoint."""
+_PART_BYTES = 2**22
 
 
 class TensorArchive:
@@ -33,6 +34,8 @@ class TensorArchive:
     ----------
     content
         What was saved: plain values, with `TensorRecord` for tensors and `Foreign` for the rest.
+    names
+        Full names of everything that loading it with ``torch.load`` would have imported.
 
     Raises
     ------
@@ -42,8 +45,10 @@ class TensorArchive:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self.names: set[str] = set()
         try:
             self._zip = zipfile.ZipFile(self.path)
+            self._n_bytes = self.path.stat().st_size
         except (OSError, zipfile.BadZipFile) as error:
             raise self._refused(f"none ({error})") from error
         try:
@@ -75,19 +80,37 @@ class TensorArchive:
                 raise self._refused(f"the byte order {order!r}")
         program = self._member(programs[0], MAX_PROGRAM_BYTES)
         try:
-            return read_pickle(program)
+            return read_pickle(bytes(program), self.names)
         except ValueError as error:
             raise self._refused(f"in its data.pkl {error}") from error
 
-    def _member(self, name: str, largest: int) -> bytes:
-        """Bytes of an uncompressed member; a compressed one could unfold to any size."""
+    def _info(self, name: str, largest: int) -> zipfile.ZipInfo:
+        """Find an uncompressed member; a compressed one could unfold to any size."""
         try:
             info = self._zip.getinfo(name)
-            if info.compress_type != zipfile.ZIP_STORED or info.file_size > largest:
-                raise self._refused(f"{name} compressed, or longer than {largest} bytes")
-            return self._zip.read(info)
-        except (KeyError, OSError, zipfile.BadZipFile, RuntimeError, EOFError) as error:
-            raise self._refused(f"{name} missing or damaged ({error})") from error
+        except KeyError as error:
+            raise self._refused(f"{name} missing") from error
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size > largest:
+            raise self._refused(f"{name} compressed, or longer than {largest} bytes")
+        if info.file_size > self._n_bytes:
+            raise self._refused(f"{name} said to be longer than the file")
+        return info
+
+    def _member(self, name: str, largest: int) -> bytearray:
+        """Bytes of an uncompressed member, checksum checked, without a second copy of them."""
+        info = self._info(name, largest)
+        try:
+            buffer = bytearray(info.file_size)
+            view, start = memoryview(buffer), 0
+            with self._zip.open(info) as member:
+                while part := member.read(min(_PART_BYTES, info.file_size - start)):
+                    view[start : start + len(part)] = part
+                    start += len(part)
+        except (OSError, zipfile.BadZipFile, RuntimeError, EOFError) as error:
+            raise self._refused(f"{name} damaged ({error})") from error
+        if start != info.file_size:
+            raise self._refused(f"{start} bytes in {name} (expected {info.file_size})")
+        return buffer
 
     def tensor(self, record: TensorRecord) -> Tensor:
         """Read the numbers of a tensor; they are its own, in contiguous order."""
@@ -95,20 +118,57 @@ class TensorArchive:
 
         storage = record.storage
         n_bytes = storage.size * storage.itemsize
-        raw = self._member(f"{self._root}data/{storage.key}", n_bytes)
-        if len(raw) != n_bytes:
-            raise self._refused(f"{len(raw)} bytes in data/{storage.key} (expected {n_bytes})")
+        name = f"{self._root}data/{storage.key}"
+        found = self._info(name, n_bytes).file_size
+        if found != n_bytes:
+            raise self._refused(f"{found} bytes in data/{storage.key} (expected {n_bytes})")
         dtype = getattr(torch, storage.dtype)
-        if not raw:
+        if not n_bytes:
             return torch.empty(record.shape, dtype=dtype)
-        flat = torch.frombuffer(bytearray(raw), dtype=dtype)
+        flat = torch.frombuffer(self._member(name, n_bytes), dtype=dtype)
         return flat.as_strided(record.shape, record.stride, record.offset).contiguous()
 
-    def tensors(self, values: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
-        """Read the tensors among the values of a dict, one at a time."""
-        for name, value in values.items():
-            if isinstance(value, TensorRecord):
-                yield name, self.tensor(value)
+
+class ArchivedWeights(Mapping[str, "Tensor"]):
+    """Weights of a checkpoint, each read when it is looked up.
+
+    Parameters
+    ----------
+    archive
+        Of a Lightning checkpoint (``.ckpt``), or of a plain ``torch.save`` of weights; it must stay
+        open.
+
+    Raises
+    ------
+    InputError
+        If it has no weights.
+    """
+
+    def __init__(self, archive: TensorArchive) -> None:
+        content = archive.content
+        weights = content.get("state_dict", content) if isinstance(content, dict) else None
+        if not isinstance(weights, dict):
+            raise InputError(f"{archive.path}: expected a dict with weights, found none.")
+        self._archive = archive
+        self.records: dict[str, TensorRecord] = {
+            name: value
+            for name, value in weights.items()
+            if isinstance(name, str) and isinstance(value, TensorRecord)
+        }
+        if not self.records:
+            raise InputError(
+                f"{archive.path}: expected weights under 'state_dict', found no tensor; give a "
+                "checkpoint that a trainer has written."
+            )
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._archive.tensor(self.records[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.records)
+
+    def __len__(self) -> int:
+        return len(self.records)
 
 
 def read_lightning_state_dict(path: Path | str) -> dict[str, Tensor]:
@@ -127,14 +187,4 @@ def read_lightning_state_dict(path: Path | str) -> dict[str, Tensor]:
         If the file is no checkpoint, or has no weights.
     """
     with TensorArchive(path) as archive:
-        content = archive.content
-        weights = content.get("state_dict", content) if isinstance(content, dict) else None
-        if not isinstance(weights, dict):
-            raise InputError(f"{path}: expected a dict with weights, found none.")
-        tensors = dict(archive.tensors(weights))
-    if not tensors:
-        raise InputError(
-            f"{path}: expected weights under 'state_dict', found no tensor; give a checkpoint "
-            "that a trainer has written."
-        )
-    return tensors
+        return dict(ArchivedWeights(archive))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ import pandas as pd
 
 from sclinguist_core.data.readers.memory import as_section
 from sclinguist_core.errors import InputError
+from sclinguist_core.model.architectures import HYENA, TRANSLATOR
 from sclinguist_core.model.checkpoint import Checkpoint, load_checkpoint
 from sclinguist_core.model.device import choose_device
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from sclinguist_core.data.section import Section
     from sclinguist_core.train.finetune_report import Solved
+    from sclinguist_core.train.fit import Step
     from sclinguist_core.train.own_cells import OwnCells
     from sclinguist_core.train.residual import Cells
 
@@ -54,13 +56,18 @@ class FineTuned:
         ``correction`` (how much of the correction it takes; 0 is zero-shot), ``trust``. Before is
         the model as it was; after is cross-validated: no cell was predicted by a solution that
         saw it, and with several files no file.
+        A published scLinguist is trained by gradients: before and after are both of cells that
+        were held out, errors are in its own unit, and there is neither correction nor trust.
     warnings
         One sentence for everything that the user should know.
+    judged
+        How the figures were got, in words.
     """
 
     checkpoint: Checkpoint
     comparison: pd.DataFrame
     warnings: tuple[str, ...]
+    judged: str = "after: cross-validated"
 
     @property
     def headline(self) -> str:
@@ -76,7 +83,7 @@ class FineTuned:
         if len(known) < len(table):
             new = table[table["new"]]
             parts.append(f"{new['r_after'].mean():.2f} over {len(new)} new ones")
-        return "Mean per-protein Pearson against CLR (after: cross-validated): " + "; ".join(parts)
+        return f"Mean per-protein Pearson against CLR ({self.judged}): " + "; ".join(parts)
 
 
 def finetune(
@@ -88,11 +95,15 @@ def finetune(
     max_cells: int = MAX_CELLS,
     device: str = "auto",
     seed: int = 0,
+    steps: int | None = None,
+    progress: Callable[[Step], None] | None = None,
 ) -> FineTuned:
     """Fine-tune a model on cells or spots with RNA and measured protein.
 
     From 20 cells on. Antibodies that the model does not know become new proteins of its panel.
-    Proteins that the cells did not measure stay as they were.
+    Proteins that the cells did not measure stay as they were. A published scLinguist is another
+    matter: all its weights go on training, from 50 cells on
+    (`sclinguist_core.train.hyena_finetune`).
 
     Parameters
     ----------
@@ -112,6 +123,8 @@ def finetune(
         Where the model runs: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:<number>"``.
     seed
         Of the folds of cross-validation, and of thinning.
+    steps, progress
+        Of a published scLinguist alone: optimiser steps, and what is called with every report.
 
     Raises
     ------
@@ -139,6 +152,20 @@ def finetune(
     if not given:
         raise InputError("data: found an empty list, expected at least one file to fine-tune on.")
     sections = _distinct([as_section(source, layer=layer) for source in given])
+    if checkpoint.info.architecture == HYENA:
+        from sclinguist_core.train.hyena_finetune import finetune_hyena
+
+        result = finetune_hyena(
+            sections, checkpoint, name=name, max_cells=max_cells, device=device, seed=seed,
+            steps=steps, progress=progress,
+        )  # fmt: skip
+        known = _seen_before(checkpoint, [section.name for section in sections])
+        return replace(result, warnings=(*result.warnings, *known))
+    if steps is not None:
+        raise InputError(
+            f"steps {steps}: the model {checkpoint.info.name!r} is fine-tuned in closed form, "
+            "expected none; leave it out."
+        )
     rng = np.random.default_rng(seed)
     cells = own_cells(sections, checkpoint, max_cells=max_cells, rng=rng)
     new = ~cells.proteins["name"].isin(checkpoint.protein_names).to_numpy()
@@ -159,12 +186,12 @@ def finetune(
 
 def _check(checkpoint: Checkpoint) -> None:
     info = checkpoint.info
-    if info.architecture != "translator":
+    if info.architecture not in (TRANSLATOR, HYENA):
         raise InputError(
-            f"model {info.name!r}: its architecture is {info.architecture!r}, expected a "
-            "'translator' to fine-tune."
+            f"model {info.name!r}: its architecture is {info.architecture!r}, expected "
+            f"{TRANSLATOR!r} or {HYENA!r} to fine-tune."
         )
-    if checkpoint.translator.config.adapter_cells:
+    if info.architecture == TRANSLATOR and checkpoint.translator.config.adapter_cells:
         raise InputError(
             f"model {info.name!r}: is fine-tuned already, expected the model that it was made "
             "from; fine-tune that one on all files together."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -31,20 +32,37 @@ def finetune(
     max_cells: Annotated[int, typer.Option(help="Most cells that are fine-tuned on.")] = 1500,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<number>")] = "auto",
     seed: Annotated[int, typer.Option(help="Of cross-validation and of drawing cells.")] = 0,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=10, help="Optimiser steps; for a published scLinguist alone."),
+    ] = None,
 ) -> None:
     """Adapt a model to your own cells or sections with measured protein (20 cells or more)."""
     from sclinguist_core.files import replacing
-    from sclinguist_core.model.checkpoint import check_checkpoint_target, save_checkpoint
+    from sclinguist_core.model.architectures import HYENA
+    from sclinguist_core.model.checkpoint import (
+        check_checkpoint_target,
+        read_summary,
+        save_checkpoint,
+    )
     from sclinguist_core.train.finetune import finetune as run
+    from sclinguist_core.train.fit import FitConfig
+    from sclinguist_core.train.hyena_finetune import BATCH_SIZE
+    from sclinguist_core.train.reporter import Reporter
 
     check_checkpoint_target(output)
     if Path(model).is_dir() and output.is_dir() and output.samefile(model):
         raise InputError(f"{output}: is the model itself, which stays; choose another name.")
     if table is not None and (table.suffix != ".csv" or not table.parent.is_dir()):
         raise InputError(f"{table}: expected a .csv in a folder that exists; choose another name.")
-    result = run(
-        data, model=model, name=name, layer=layer, max_cells=max_cells, device=device, seed=seed
-    )
+    # The others are solved for in one go: there are no steps to show.
+    steps_are_taken = read_summary(model).info.architecture == HYENA
+    reporter = Reporter("finetune", FitConfig(batch_size=BATCH_SIZE, sets_per_step=1))
+    with reporter.shown() if steps_are_taken else nullcontext() as show:
+        result = run(
+            data, model=model, name=name, layer=layer, max_cells=max_cells, device=device,
+            seed=seed, steps=steps, progress=show,
+        )  # fmt: skip
     folder = save_checkpoint(result.checkpoint, output)
     if table is not None:
         with replacing(table) as temporary:

@@ -32,6 +32,7 @@ from sclinguist_core.model.hyena_config import HyenaConfig
 from sclinguist_core.train.chunks import ByConfig, Chunk, drawn_set, dropout_seed, generator
 from sclinguist_core.train.corpus import gene_statistics, gene_universe, protein_universe
 from sclinguist_core.train.fit import FitConfig, Step
+from sclinguist_core.train.hyena_start import read_start
 from sclinguist_core.train.objectives import Objective
 from sclinguist_core.train.provenance import created_with
 from sclinguist_core.train.published_cells import (
@@ -102,6 +103,15 @@ class PublishedCells:
         """Number of cells."""
         return len(self.target)
 
+    def take(self, rows: np.ndarray) -> PublishedCells:
+        """Return the chosen cells."""
+        return PublishedCells(
+            name=self.name,
+            expression=self.expression[rows],
+            target=self.target[rows],
+            clr=self.clr[rows],
+        )
+
     def dense(self, rows: np.ndarray, n_positions: int) -> Tensor:
         """Expression of some cells, float32, shape (B, G); empty after the last gene."""
         x = np.zeros((len(rows), n_positions), np.float32)
@@ -147,15 +157,23 @@ class HyenaChunks(ByConfig):
 
 
 class HyenaObjective(Objective):
-    """Mean squared error of a cell's measured proteins, summed over cells."""
+    """Mean squared error of a cell's measured proteins, summed over cells.
+
+    Parameters
+    ----------
+    model
+        The network.
+    proteins
+        Positions of the proteins of the training sets, int64, shape (P,). Nothing looks ahead, so
+        positions after the last of them are not computed.
+    """
 
     terms = ("error",)
 
-    def __init__(self, model: HyenaTranslator, n_proteins: int) -> None:
+    def __init__(self, model: HyenaTranslator, proteins: np.ndarray) -> None:
         # The base class asks of a network no more than that it is a module.
         super().__init__(cast("Translator", model), (1.0,))
-        # Nothing looks ahead, so positions after the last protein need not be computed.
-        self.proteins = torch.arange(n_proteins)
+        self.proteins = torch.from_numpy(proteins)
 
     @property
     def network(self) -> HyenaTranslator:
@@ -185,19 +203,27 @@ class HeldOutMinMax:
     def __call__(self, objective: Objective) -> dict[str, float]:
         """Score each set with the weights that are in the network now."""
         assert isinstance(objective, HyenaObjective)
-        model = objective.network
-        device = model.decoder.out.weight.device
-        tables = model.tables(objective.proteins.to(device))
         scores = {}
         for cells in self.datasets:
             rows = np.unique(np.linspace(0, cells.n_obs - 1, MAX_HELD_OUT).astype(np.int64))
-            predicted = []
-            for start in range(0, len(rows), self.batch_size):
-                x = cells.dense(rows[start : start + self.batch_size], model.config.n_genes)
-                predicted.append(model(x.to(device), tables).float().cpu().numpy())
-            r = column_correlation(np.concatenate(predicted), cells.clr[rows])
+            chosen = cells.take(rows)
+            r = column_correlation(predict_cells(objective, chosen, self.batch_size), chosen.clr)
             scores[cells.name] = float(np.nanmean(r)) if np.isfinite(r).any() else 0.0
         return scores
+
+
+def predict_cells(objective: HyenaObjective, cells: PublishedCells, batch_size: int) -> np.ndarray:
+    """Predict the proteins of an objective with the weights of now, float32, shape (n, P)."""
+    model = objective.network
+    device = model.decoder.out.weight.device
+    predicted = []
+    with torch.no_grad():
+        tables = model.tables(objective.proteins.to(device))
+        for start in range(0, cells.n_obs, batch_size):
+            rows = np.arange(start, min(start + batch_size, cells.n_obs))
+            x = cells.dense(rows, model.config.n_genes)
+            predicted.append(model(x.to(device), tables).float().cpu().numpy())
+    return np.concatenate(predicted)
 
 
 def post_pretrain_hyena(
@@ -210,48 +236,55 @@ def post_pretrain_hyena(
 ) -> Checkpoint:
     """Learn proteins from paired cells; see `sclinguist_core.train.stages.post_pretrain`.
 
-    The most variable genes, as many as the model has positions, and all proteins of the training
-    sets take the first positions, sorted by name.
+    From scratch, the most variable genes, as many as the model has positions, and all proteins of
+    the training sets take the first positions, sorted by name. Genes and proteins that come with
+    earlier stages (``init``) keep their positions.
 
     Raises
     ------
     InputError
-        If there are more proteins than positions, or the data cannot be used.
+        If there are more proteins than positions, the data cannot be used, or an earlier stage
+        does not fit.
     """
     config = recipe.model
     assert isinstance(config, HyenaConfig)
-    proteins = protein_universe(sections.paired)
+    start = read_start(recipe.init, config)
+    measured = protein_universe(sections.paired)
+    proteins = measured if start.proteins is None else start.proteins
     if len(proteins) > config.n_proteins:
         raise InputError(
             f"model.n_proteins: the training sets measure {len(proteins)} proteins, found "
             f"{config.n_proteins} positions; raise it to {len(proteins)} or more."
         )
-    table = gene_universe(sections.paired)
-    chosen = variable_genes(
-        [section.rna() for section in sections.paired], config.n_genes, table["symbol"].tolist()
-    )
-    genes = table[table["symbol"].isin(chosen)].reset_index(drop=True)
-    symbols, names = genes["symbol"].tolist(), proteins["name"].tolist()
+    genes = _own_genes(sections, config) if start.genes is None else start.genes
+    positions = np.flatnonzero(proteins["name"].isin(measured["name"]))
+    if not len(positions):
+        raise InputError(
+            f"init: the model knows none of the {len(measured)} measured proteins (such as "
+            f"{measured['name'].iloc[0]}), expected at least one; train from scratch."
+        )
+    symbols, names = genes["symbol"].tolist(), proteins["name"].iloc[positions].tolist()
     datasets = [PublishedCells.of(section, symbols, names) for section in sections.paired]
     held_out = [PublishedCells.of(section, symbols, names) for section in sections.validate]
-    aligned = [align_genes(s.rna(), symbols, source=s.name) for s in sections.paired]
-    genes = gene_statistics(genes, aligned).table
     torch.manual_seed(recipe.fit.seed)
     model = HyenaTranslator(config)
+    start.fill(model)
     logger.info(
         "%d genes, %d proteins, %d parameters",
         len(genes), len(proteins), sum(p.numel() for p in model.parameters()),
     )  # fmt: skip
-    trained_on = tuple(dict.fromkeys(s.name.partition("/")[0] for s in sections.paired))
+    trained_on = sections.names_of(*sections.paired)
 
     def checkpoint(network: HyenaTranslator, note: str) -> Checkpoint:
+        origin = "from " + " and ".join(start.names) if start.names else "from scratch"
         return hyena_checkpoint(
             network,
             name=recipe.name,
             genes=genes,
             proteins=proteins,
             card=f"# {recipe.name}\n\nThe published scLinguist architecture, {len(genes):,} genes "
-            f"in, {len(proteins)} proteins out, trained from scratch.\n\n{note}\n",
+            f"in, {len(proteins):,} proteins out ({len(names):,} of them trained here), trained "
+            f"{origin}.\n\n{note}\n",
             training_datasets=trained_on,
             created_with=created_with(),
         )
@@ -261,10 +294,10 @@ def post_pretrain_hyena(
             network = HyenaTranslator(config)
             network.load_state_dict(best.weights, strict=True)
             note = f"Best held-out score so far: {best.score:.4f} at step {best.step}."
-            save_checkpoint(checkpoint(network, note), run.best_path, half=False)
+            save_checkpoint(checkpoint(network, note), run.best_path)
 
     result: TrainingResult = run_objective(
-        HyenaObjective(model, len(proteins)),
+        HyenaObjective(model, positions),
         HyenaChunks(datasets, config.n_genes, recipe.fit),
         recipe.fit,
         recipe.trainer,
@@ -275,7 +308,20 @@ def post_pretrain_hyena(
         on_best=keep_best,
     )
     n_cells = sum(cells.n_obs for cells in datasets)
-    note = f"Trained on {n_cells:,} cells of {', '.join(trained_on)}, {result.kept_step:,} steps."
+    trained = ", ".join(dict.fromkeys(cells.name.partition("/")[0] for cells in datasets))
+    note = f"Trained on {n_cells:,} cells of {trained}, {result.kept_step:,} steps."
     if result.score is not None:
         note += f"\n\nHeld-out score: {result.score:.4f} ({', '.join(result.scores)})."
     return checkpoint(model, note)
+
+
+def _own_genes(sections: TrainingSections, config: HyenaConfig) -> pd.DataFrame:
+    """Choose the genes that vary most in the training sets, with their statistics."""
+    table = gene_universe(sections.paired)
+    chosen = variable_genes(
+        [section.rna() for section in sections.paired], config.n_genes, table["symbol"].tolist()
+    )
+    genes = table[table["symbol"].isin(chosen)].reset_index(drop=True)
+    symbols = genes["symbol"].tolist()
+    aligned = [align_genes(s.rna(), symbols, source=s.name) for s in sections.paired]
+    return gene_statistics(genes, aligned).table

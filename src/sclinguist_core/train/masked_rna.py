@@ -22,8 +22,8 @@ from torch import Tensor
 
 from sclinguist_core.data.align import AlignedRna
 from sclinguist_core.data.batches import PADDING, pad_rows
+from sclinguist_core.data.levels import expression_levels
 from sclinguist_core.data.preprocess import log1p_cp10k
-from sclinguist_core.model.decoder import N_LEVELS
 from sclinguist_core.model.translator import Tables, Translator
 from sclinguist_core.train.augment import Augmentation, thin
 from sclinguist_core.train.chunks import ByConfig, Chunk, drawn_set, dropout_seed, generator
@@ -53,21 +53,6 @@ class MaskedRna:
     hidden: np.ndarray
     value: np.ndarray
     level: np.ndarray
-
-
-def expression_levels(expression: sparse.csr_matrix) -> np.ndarray:
-    """Level, 1 to 4, of every expressed gene: equal bins between the cell's extremes, (nnz,)."""
-    lengths = np.diff(expression.indptr)
-    filled = lengths > 0
-    starts = expression.indptr[:-1][filled]
-    low, high = np.zeros(len(lengths)), np.zeros(len(lengths))
-    if len(starts):
-        low[filled] = np.minimum.reduceat(expression.data, starts)
-        high[filled] = np.maximum.reduceat(expression.data, starts)
-    row = np.repeat(np.arange(len(lengths)), lengths)
-    n_bins = N_LEVELS - 1
-    part = (expression.data - low[row]) / np.maximum(high - low, 1e-6)[row]
-    return 1 + np.minimum((part * n_bins).astype(np.int64), n_bins - 1)
 
 
 def mask_genes(

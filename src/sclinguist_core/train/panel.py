@@ -7,6 +7,7 @@ from dataclasses import replace
 import pandas as pd
 import torch
 
+from sclinguist_core.model import conditioning as conditionings
 from sclinguist_core.model.architectures import build_translator
 from sclinguist_core.model.calibration import extended
 from sclinguist_core.model.checkpoint import Checkpoint
@@ -63,4 +64,5 @@ def add_proteins(
         digest="",
         path=None,
         calibration=extended(checkpoint.calibration, len(table)),
+        conditioning=conditionings.extended(checkpoint.conditioning, len(table)),
     )

@@ -13,6 +13,7 @@ import yaml
 from sclinguist_core.errors import InputError
 from sclinguist_core.model.config import TranslatorConfig, dataclass_from_dict
 from sclinguist_core.model.hyena_config import HyenaConfig
+from sclinguist_core.model.sct_config import SctConfig
 from sclinguist_core.train.augment import Augmentation
 from sclinguist_core.train.fit import FitConfig
 from sclinguist_core.train.handover import ROLES
@@ -28,8 +29,10 @@ _SECTIONS = {
     "masking": Masking,
     "trainer": TrainerConfig,
 }
-ARCHITECTURES = {"translator": TranslatorConfig, "hyena": HyenaConfig}
+ARCHITECTURES = {"translator": TranslatorConfig, "hyena": HyenaConfig, "sct": SctConfig}
 """What `Recipe.architecture` may be, and the sizes that go with it."""
+_ONLY_STAGE = {"hyena": "post-pretrain", "sct": "pretrain-rna"}
+"""The one stage of architectures that have no other."""
 DATA_LISTS = ("paired", "rna", "protein", "validate")
 
 
@@ -56,7 +59,8 @@ class Recipe:
     init
         Checkpoint or run folder of earlier stages: ``rna``, ``protein``.
     architecture
-        ``translator``, or ``hyena`` for that of the published scLinguist.
+        ``translator``, ``hyena`` for that of the published scLinguist, or ``sct`` for that of
+        sCellTransformer.
     model, fit, augmentation, masking, trainer
         Sizes, schedule, augmentation, what pretraining hides, devices and the like.
     """
@@ -69,17 +73,16 @@ class Recipe:
     hold_out: tuple[str, ...] = ()
     init: Mapping[str, str] = field(default_factory=dict)
     architecture: str = "translator"
-    model: TranslatorConfig | HyenaConfig = field(default_factory=TranslatorConfig)
+    model: TranslatorConfig | HyenaConfig | SctConfig = field(default_factory=TranslatorConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     augmentation: Augmentation = field(default_factory=Augmentation)
     masking: Masking = field(default_factory=Masking)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
     def __post_init__(self) -> None:
-        if self.init and self.architecture == "hyena":
+        if self.init and self.architecture == "sct":
             raise ValueError(
-                "init: the published architecture is trained on paired cells alone here, expected "
-                "no earlier stage; leave it out."
+                "init: sct is trained on RNA alone, expected no earlier stage; leave it out."
             )
         if not (self.paired or self.rna or self.protein):
             raise ValueError("paired, rna, protein: expected at least one file, found none")
@@ -102,7 +105,7 @@ class Recipe:
         if not isinstance(self.model, TranslatorConfig):
             raise InputError(
                 f"architecture: {self.architecture!r} cannot be trained in this stage, expected "
-                "'translator'; use post-pretrain."
+                f"'translator'; use {_ONLY_STAGE[self.architecture]}."
             )
         return self.model
 

@@ -67,9 +67,13 @@ def pretrain_rna(
     sections = open_training_sections(recipe, hold_out)
     if not (sections.rna or sections.paired):
         raise InputError("pretrain-rna: no data set with RNA, expected some in rna or paired.")
+    if recipe.architecture == "sct":
+        from sclinguist_core.train.sct_stage import pretrain_sct
+
+        return pretrain_sct(recipe, sections, run=run, resume=resume, progress=progress)
+    config = replace(recipe.translator, gene_output=True)
     statistics, aligned = _genes([*sections.paired, *sections.rna])
     proteins = protein_universe([s for s in sections.paired if s.has_protein])
-    config = replace(recipe.translator, gene_output=True)
     model = _network(recipe, config, statistics.table, proteins)
     share = statistics.share
     fit_components(model, aligned, share)
@@ -189,16 +193,17 @@ def post_pretrain(
         from sclinguist_core.train.hyena_stage import post_pretrain_hyena
 
         return post_pretrain_hyena(recipe, sections, run=run, resume=resume, progress=progress)
+    config = recipe.translator
     statistics, aligned = _genes([*sections.paired, *sections.rna])
     proteins = protein_universe(sections.paired)
     names = proteins["name"].tolist()
     datasets = [paired_dataset(s, statistics.symbols, names) for s in sections.paired]
     held_out = [paired_dataset(s, statistics.symbols, names) for s in sections.validate]
-    model = _network(recipe, recipe.translator, statistics.table, proteins)
+    model = _network(recipe, config, statistics.table, proteins)
     fit_components(model, aligned, statistics.share, datasets)
     trained_on = sections.names_of(*sections.paired)
     finish = CheckpointMaker(
-        recipe, recipe.translator, statistics.table, proteins, trained_on, "post-pretrain", run
+        recipe, config, statistics.table, proteins, trained_on, "post-pretrain", run
     )
     result = run_training(
         model,

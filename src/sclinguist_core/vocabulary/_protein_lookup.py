@@ -96,6 +96,12 @@ def resolve_protein(name: str) -> Protein:
     )
 
 
+def find_protein(name: str) -> Protein | None:
+    """Return what `resolve_protein` does, but None where it raises: thousands of names a second."""
+    match = match_protein(name)
+    return protein_by_name(match.name) if match.name else None
+
+
 def protein_by_name(name: str) -> Protein:
     """Return the protein of a canonical name that `match_protein` gave."""
     known = protein_index().proteins.get(name)
