@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 
 import sclinguist_core as scl
-from sclinguist_core.inference.predict import attach, finish, predict_iter
+from sclinguist_core.inference.predict import predict_iter
+from sclinguist_core.inference.prediction import attach
+from sclinguist_core.inference.progress import finish
 from sclinguist_core.resources import sample_section_path
 
 

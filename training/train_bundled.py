@@ -28,7 +28,9 @@ from sclinguist_core.evaluation.calibration import fit_calibration, fit_context
 from sclinguist_core.evaluation.conditioning import fit_conditioning
 from sclinguist_core.evaluation.evaluate import Evaluation, evaluate
 from sclinguist_core.evaluation.reference import fit_familiarity
-from sclinguist_core.inference.predict import Prediction, attach, finish, predict_iter
+from sclinguist_core.inference.predict import predict_iter
+from sclinguist_core.inference.prediction import Prediction, attach
+from sclinguist_core.inference.progress import finish
 from sclinguist_core.inference.trust import judge
 from sclinguist_core.model.calibration import FAIRLY_R, WELL_R
 from sclinguist_core.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint

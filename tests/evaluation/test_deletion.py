@@ -11,7 +11,8 @@ from sclinguist_core.errors import InputError
 from sclinguist_core.evaluation.deletion import deletion_figure, deletion_iter
 from sclinguist_core.inference.explain import explain_iter
 from sclinguist_core.inference.perturb import perturb_iter
-from sclinguist_core.inference.predict import finish, predict_iter
+from sclinguist_core.inference.predict import predict_iter
+from sclinguist_core.inference.progress import finish
 from synthetic import paired_cells
 
 PROTEINS = ["CD3", "CD19"]

@@ -20,7 +20,7 @@ from sclinguist_core.evaluation.imputation import (
     score_imputers,
 )
 from sclinguist_core.inference.impute_calibration import Estimates, hide_entries, truth
-from sclinguist_core.inference.predict import Progress, finish
+from sclinguist_core.inference.progress import Progress, finish
 from synthetic import paired_cells
 
 N = 300

@@ -9,7 +9,8 @@ from sclinguist_core.evaluation import methods
 from sclinguist_core.evaluation.degrade import Degradation
 from sclinguist_core.evaluation.methods import LearnerMethods, ModelMethod, with_proteins
 from sclinguist_core.evaluation.tasks import Task, open_cells
-from sclinguist_core.inference.predict import finish, predict_iter
+from sclinguist_core.inference.predict import predict_iter
+from sclinguist_core.inference.progress import finish
 
 PROTEINS = ["CD19", "CD3"]
 

@@ -7,7 +7,7 @@ from inference.explained import small_checkpoint
 from sclinguist_core.data.readers.memory import as_section
 from sclinguist_core.evaluation.randomisation import PARTS, randomisation_iter, randomised
 from sclinguist_core.inference.explain import explain_iter
-from sclinguist_core.inference.predict import finish
+from sclinguist_core.inference.progress import finish
 from synthetic import paired_cells
 
 

@@ -5,7 +5,7 @@ import pytest
 from napari_sclinguist.control.jobs import JobRunner, State, single_step
 from napari_sclinguist.control.messages import Action
 from sclinguist_core.errors import InputError
-from sclinguist_core.inference.predict import Progress
+from sclinguist_core.inference.progress import Progress
 
 
 class Thread:

@@ -16,7 +16,8 @@ from sclinguist_core.errors import InputError
 from sclinguist_core.evaluation.colouring import Channel, colour_limits, shade
 from sclinguist_core.inference import perturb
 from sclinguist_core.inference.perturbation import Perturbation
-from sclinguist_core.inference.predict import Prediction, Progress
+from sclinguist_core.inference.prediction import Prediction
+from sclinguist_core.inference.progress import Progress
 
 NAMES = ["CD19", "CD3", "CD45"]
 

@@ -13,7 +13,8 @@ from napari_sclinguist.control.remembered import Remembered
 from sclinguist_core.accelerator import Accelerator, Card
 from sclinguist_core.errors import InputError, NotEnoughMemoryError
 from sclinguist_core.inference import predict as prediction
-from sclinguist_core.inference.predict import Prediction, Progress
+from sclinguist_core.inference.prediction import Prediction
+from sclinguist_core.inference.progress import Progress
 
 pytestmark = pytest.mark.gui
 

@@ -13,7 +13,7 @@ from sclinguist_core.errors import InputError
 from sclinguist_core.inference import annotate_votes
 from sclinguist_core.inference.annotate import annotate_iter, labels_of
 from sclinguist_core.inference.annotate_votes import LabelledCells
-from sclinguist_core.inference.predict import finish
+from sclinguist_core.inference.progress import finish
 from synthetic import paired_cells
 
 NAMES = {"CD3": "T", "CD19": "B", "CD14": "monocyte", "CD56": "NK/ILC", "CD4": "T helper"}

@@ -16,8 +16,9 @@ from sclinguist_core.data.readers.memory import as_section
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference import predict as module
 from sclinguist_core.inference.conditioning import condition, given_antibodies
-from sclinguist_core.inference.predict import finish, predict_iter
+from sclinguist_core.inference.predict import predict_iter
 from sclinguist_core.inference.prepare import prepare
+from sclinguist_core.inference.progress import finish
 from sclinguist_core.inference.query import ACCURACY, split_names
 from sclinguist_core.inference.smoothing import smoothed
 from sclinguist_core.inference.trust import Judged

@@ -14,7 +14,8 @@ from sclinguist_core.data.readers.memory import as_section
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference.embed import embed_iter, with_context
 from sclinguist_core.inference.embed_correct import corrected
-from sclinguist_core.inference.predict import finish, translate
+from sclinguist_core.inference.predict import translate
+from sclinguist_core.inference.progress import finish
 from synthetic import paired_cells
 
 

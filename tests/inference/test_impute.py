@@ -14,7 +14,7 @@ from sclinguist_core.errors import InputError
 from sclinguist_core.inference import impute as module
 from sclinguist_core.inference.imputation import attach
 from sclinguist_core.inference.impute import impute_iter
-from sclinguist_core.inference.predict import Progress, finish
+from sclinguist_core.inference.progress import Progress, finish
 from synthetic import paired_cells
 
 N = 240

@@ -13,7 +13,7 @@ from sclinguist_core.errors import InputError
 from sclinguist_core.evaluation.imputation import evaluate_imputation_iter
 from sclinguist_core.inference.impute import impute_iter
 from sclinguist_core.inference.impute_network import impute_by_network
-from sclinguist_core.inference.predict import finish
+from sclinguist_core.inference.progress import finish
 from sclinguist_core.inference.sct import SctImputer
 from sclinguist_core.model.sct import SctModel
 from sclinguist_core.model.sct_checkpoint import sct_checkpoint

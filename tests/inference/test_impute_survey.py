@@ -15,7 +15,7 @@ from sclinguist_core.data.readers.memory import as_section
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference.impute_calibration import hide_entries
 from sclinguist_core.inference.impute_survey import Components, bag_mean, survey
-from sclinguist_core.inference.predict import finish
+from sclinguist_core.inference.progress import finish
 from synthetic import MARKERS, paired_cells
 
 N = 120

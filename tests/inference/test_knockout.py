@@ -9,7 +9,7 @@ from inference.untrained import EMPTY, untrained_cells, untrained_checkpoint
 from sclinguist_core.data.readers.memory import as_section
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference.knockout import knockouts_iter
-from sclinguist_core.inference.predict import finish
+from sclinguist_core.inference.progress import finish
 
 
 @pytest.fixture(scope="module")

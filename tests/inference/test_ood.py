@@ -14,7 +14,8 @@ from sclinguist_core.data.readers.memory import as_section
 from sclinguist_core.errors import InputError
 from sclinguist_core.evaluation.reference import fit_familiarity
 from sclinguist_core.inference import trust
-from sclinguist_core.inference.predict import finish, predict_iter
+from sclinguist_core.inference.predict import predict_iter
+from sclinguist_core.inference.progress import finish
 from sclinguist_core.model.architectures import build_translator
 from sclinguist_core.model.calibration import ContextCalibration, interval_features
 from sclinguist_core.model.checkpoint import (

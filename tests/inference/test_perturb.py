@@ -17,7 +17,8 @@ from sclinguist_core.inference import perturber as module
 from sclinguist_core.inference.perturb import perturb_iter
 from sclinguist_core.inference.perturbation import Perturbation, RandomSet, row_numbers
 from sclinguist_core.inference.perturber import scaled
-from sclinguist_core.inference.predict import finish, predict_iter
+from sclinguist_core.inference.predict import predict_iter
+from sclinguist_core.inference.progress import finish
 from sclinguist_core.inference.runner import TranslatorRunner
 from sclinguist_core.resources import sample_section_path
 

@@ -6,9 +6,12 @@ import torch
 
 import sclinguist_core as scl
 from sclinguist_core.data.align import align_genes
+from sclinguist_core.data.readers.memory import as_section
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference import predict as module
-from sclinguist_core.inference.predict import as_section, attach, finish, predict_iter
+from sclinguist_core.inference.predict import predict_iter
+from sclinguist_core.inference.prediction import attach
+from sclinguist_core.inference.progress import finish
 from sclinguist_core.inference.runner import TranslatorRunner
 from sclinguist_core.model.architectures import build_translator
 from sclinguist_core.model.checkpoint import Checkpoint, CheckpointInfo
@@ -194,8 +197,20 @@ def test_genes_that_the_model_does_not_know_are_refused(cells, checkpoint):
 
 
 def test_few_genes_are_warned_about(cells, checkpoint):
-    result = run(as_section(cells), model=checkpoint)
-    assert any("fewer than 2000" in warning for warning in result.warnings)
+    half = len(checkpoint.symbols) // 2
+    assert not run(as_section(cells), model=checkpoint).warnings
+    from sclinguist_core.vocabulary.genes import gene_table
+
+    few = cells.copy()
+    known = few.var_names.isin(checkpoint.symbols)
+    taken = {*checkpoint.symbols, *few.var_names}
+    others = [gene for gene in gene_table().index if gene not in taken]
+    names = few.var_names.to_numpy(object, copy=True)
+    lost = np.flatnonzero(known)[half - 1 :]
+    names[lost] = others[: len(lost)]
+    few.var_names = names
+    result = run(as_section(few), model=checkpoint)
+    assert any(f"fewer than {half}" in warning for warning in result.warnings)
 
 
 def test_prediction_survives_writing_and_reading(cells, checkpoint, tmp_path):

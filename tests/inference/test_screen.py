@@ -12,7 +12,7 @@ from sclinguist_core.errors import InputError
 from sclinguist_core.inference import perturber
 from sclinguist_core.inference import screen as module
 from sclinguist_core.inference.perturb import perturb_iter
-from sclinguist_core.inference.predict import finish
+from sclinguist_core.inference.progress import finish
 from sclinguist_core.inference.runner import Runner
 from sclinguist_core.inference.screen import screen_iter
 

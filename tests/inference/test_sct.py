@@ -11,7 +11,7 @@ from sclinguist_core.data.align import AlignedRna
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference import sct
 from sclinguist_core.inference.impute_methods import Imputer
-from sclinguist_core.inference.predict import Progress, finish
+from sclinguist_core.inference.progress import Progress, finish
 from sclinguist_core.inference.sct import SctImputer, sct_bags, sct_embed, sct_levels
 from sclinguist_core.model.sct import SctModel, level_probabilities
 from sclinguist_core.model.sct_checkpoint import sct_checkpoint

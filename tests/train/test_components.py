@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from sclinguist_core.data.align import align_genes
-from sclinguist_core.inference.predict import as_section
+from sclinguist_core.data.readers.memory import as_section
 from sclinguist_core.model.architectures import build_translator
 from sclinguist_core.model.config import TranslatorConfig
 from sclinguist_core.model.state import RIDGE

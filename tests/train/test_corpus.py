@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from sclinguist_core.data.align import align_genes
+from sclinguist_core.data.readers.memory import as_section
 from sclinguist_core.errors import InputError
-from sclinguist_core.inference.predict import as_section
 from sclinguist_core.train.corpus import (
     SPOT_CELLS,
     gene_statistics,

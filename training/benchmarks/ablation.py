@@ -28,7 +28,8 @@ from sclinguist_core.data.readers import open_section
 from sclinguist_core.evaluation.degrade import Degradation
 from sclinguist_core.evaluation.held_out import HeldOut, hold_out
 from sclinguist_core.evaluation.tasks import open_cells
-from sclinguist_core.inference.predict import finish, predict_iter
+from sclinguist_core.inference.predict import predict_iter
+from sclinguist_core.inference.progress import finish
 from sclinguist_core.model.checkpoint import Checkpoint, save_checkpoint
 from sclinguist_core.train.recipe import Recipe, read_recipe
 from sclinguist_core.train.stages import pretrain_rna

@@ -34,7 +34,7 @@ from sclinguist_core.evaluation.annotation import score_annotation
 from sclinguist_core.inference.annotate_votes import LabelledCells
 from sclinguist_core.inference.embed import embed_iter, with_context
 from sclinguist_core.inference.embed_correct import CENTER_SHARE, corrected
-from sclinguist_core.inference.predict import finish
+from sclinguist_core.inference.progress import finish
 from sclinguist_core.model.checkpoint import Checkpoint
 from sclinguist_core.train.corpus import paired_dataset
 

@@ -37,8 +37,8 @@ from sclinguist_core.inference.explain import explain_iter, sampled
 from sclinguist_core.inference.explain_agreement import agreement
 from sclinguist_core.inference.explanation import Explanation
 from sclinguist_core.inference.perturber import scaled
-from sclinguist_core.inference.predict import finish
 from sclinguist_core.inference.prepare import prepare
+from sclinguist_core.inference.progress import finish
 from sclinguist_core.model.checkpoint import Checkpoint, load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]

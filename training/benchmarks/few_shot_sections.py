@@ -30,7 +30,8 @@ from sclinguist_core.data.preprocess import protein_clr
 from sclinguist_core.data.readers.memory import as_section
 from sclinguist_core.data.section import Section
 from sclinguist_core.evaluation.metrics import nan_mean, pearson
-from sclinguist_core.inference.predict import finish, predict_iter
+from sclinguist_core.inference.predict import predict_iter
+from sclinguist_core.inference.progress import finish
 from sclinguist_core.model.checkpoint import Checkpoint, load_checkpoint
 from sclinguist_core.train.augment import pseudo_spots, thin
 

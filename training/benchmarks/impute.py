@@ -35,7 +35,7 @@ from sclinguist_core.data.preprocess import isotype_mask, protein_clr
 from sclinguist_core.data.readers import open_section
 from sclinguist_core.evaluation.imputation import COLUMNS, KnnImputer, evaluate_imputation_iter
 from sclinguist_core.inference.impute import impute_iter
-from sclinguist_core.inference.predict import finish
+from sclinguist_core.inference.progress import finish
 from sclinguist_core.model.checkpoint import load_checkpoint
 from sclinguist_core.vocabulary.proteins import resolve_protein
 

@@ -39,7 +39,8 @@ from sclinguist_core.evaluation.integration import (
 from sclinguist_core.inference.annotate_votes import LabelledCells
 from sclinguist_core.inference.embed import embed_iter, with_context
 from sclinguist_core.inference.embed_correct import corrected
-from sclinguist_core.inference.predict import finish, predict_iter
+from sclinguist_core.inference.predict import predict_iter
+from sclinguist_core.inference.progress import finish
 from sclinguist_core.model.checkpoint import Checkpoint
 from sclinguist_core.train.corpus import paired_dataset
 

@@ -31,8 +31,8 @@ from sclinguist_core.inference.first_order import first_order_iter
 from sclinguist_core.inference.knockout import Knockouts, knockouts_iter
 from sclinguist_core.inference.perturbation import Perturbation
 from sclinguist_core.inference.perturber import one_at_a_time
-from sclinguist_core.inference.predict import finish
 from sclinguist_core.inference.prepare import Prepared, prepare
+from sclinguist_core.inference.progress import finish
 from sclinguist_core.model.checkpoint import Checkpoint
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"

@@ -42,7 +42,7 @@ from sclinguist_core.evaluation.held_out import (
 )
 from sclinguist_core.inference.bag import bag_weights
 from sclinguist_core.inference.conditioning import Given, condition
-from sclinguist_core.inference.predict import finish
+from sclinguist_core.inference.progress import finish
 from sclinguist_core.inference.smoothing import smoothed
 from sclinguist_core.inference.trust import Judged
 from sclinguist_core.model.calibration import CONTEXTS

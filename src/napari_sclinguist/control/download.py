@@ -15,7 +15,7 @@ from napari_sclinguist.control.messages import Message
 from napari_sclinguist.control.predicting import duration
 from sclinguist_core.data.download import download_iter
 from sclinguist_core.data.http_file import PATIENCE, Patience, megabytes
-from sclinguist_core.inference.predict import Progress
+from sclinguist_core.inference.progress import Progress
 
 if TYPE_CHECKING:
     from sclinguist_core.data.datasets import Dataset

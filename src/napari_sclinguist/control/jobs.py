@@ -1,6 +1,6 @@
 """Long work beside the window: one job at a time, cancelled within a step, never mixed.
 
-A job is a generator that yields `sclinguist_core.inference.predict.Progress` (or anything with
+A job is a generator that yields `sclinguist_core.inference.progress.Progress` (or anything with
 ``done``, ``total`` and ``phase``) and returns its result. It runs in a thread that `Launch`
 provides; everything here runs in the thread of the window.
 """

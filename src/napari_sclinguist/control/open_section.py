@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from napari_sclinguist.carriers import Carrier
     from sclinguist_core.data.section import Section
-    from sclinguist_core.inference.predict import Prediction
+    from sclinguist_core.inference.prediction import Prediction
 
 
 class OpenSection:
@@ -185,7 +185,7 @@ class OpenSection:
 
     def accept(self, prediction: Prediction) -> None:
         """Take predictions into the table and show the protein that varies most."""
-        from sclinguist_core.inference.predict import attach
+        from sclinguist_core.inference.prediction import attach
 
         attach(self.section.table, prediction)
         self.catalogue.refresh()

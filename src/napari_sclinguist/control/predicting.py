@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from napari_sclinguist.control.open_section import OpenSection
     from napari_sclinguist.control.workspace import Workspace
     from sclinguist_core.accelerator import Accelerator
-    from sclinguist_core.inference.predict import Prediction
+    from sclinguist_core.inference.prediction import Prediction
 
 TITLE = "Predicting proteins"
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sclinguist_core.data.section import Section
-    from sclinguist_core.inference.predict import Progress
+    from sclinguist_core.inference.progress import Progress
 
 Result = TypeVar("Result")
 

@@ -30,7 +30,7 @@ def demo(
     from sclinguist_core.errors import InputError
     from sclinguist_core.evaluation.evaluate import evaluate
     from sclinguist_core.evaluation.report import write_report
-    from sclinguist_core.inference.predict import attach
+    from sclinguist_core.inference.prediction import attach
     from sclinguist_core.resources import sample_section_path
 
     try:

@@ -11,7 +11,7 @@ import typer
 from sclinguist_core.cli.common import run_with_bar
 
 if TYPE_CHECKING:
-    from sclinguist_core.inference.predict import Progress
+    from sclinguist_core.inference.progress import Progress
     from sclinguist_core.model.hyena_import import Imported
 
 _MB = 10**6
@@ -63,7 +63,7 @@ def _save(
     source: Path, output: Path, genes: Path | None, proteins: Path | None, name: str | None
 ) -> Generator[Progress, None, Imported]:
     """Import and write; progress as of every other command."""
-    from sclinguist_core.inference.predict import Progress
+    from sclinguist_core.inference.progress import Progress
     from sclinguist_core.model.checkpoint import save_checkpoint
     from sclinguist_core.model.hyena_import import import_iter
 

@@ -23,7 +23,7 @@ from sclinguist_core.cli.common import (
 
 if TYPE_CHECKING:
     from sclinguist_core.data.section import Section
-    from sclinguist_core.inference.predict import Prediction
+    from sclinguist_core.inference.prediction import Prediction
 
 
 def predict(
@@ -63,7 +63,7 @@ def predict(
 ) -> None:
     """Predict proteins for every spot or cell of INPUT and write them beside its data."""
     from sclinguist_core.data.write import section_table, write_table
-    from sclinguist_core.inference.predict import attach
+    from sclinguist_core.inference.prediction import attach
 
     section = open_input(source, output, layer=layer, bin_size=bin_size)
     prediction = predict_with_bar(

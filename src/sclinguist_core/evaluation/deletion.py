@@ -27,8 +27,8 @@ from sclinguist_core.inference.background import draw_like_expressed
 from sclinguist_core.inference.explain import sampled
 from sclinguist_core.inference.explanation import Explanation
 from sclinguist_core.inference.perturber import scaled
-from sclinguist_core.inference.predict import Progress
 from sclinguist_core.inference.prepare import prepare
+from sclinguist_core.inference.progress import Progress
 from sclinguist_core.model.checkpoint import Checkpoint
 
 if TYPE_CHECKING:

@@ -39,8 +39,8 @@ from sclinguist_core.inference.impute_methods import (
 )
 from sclinguist_core.inference.impute_scores import MIN_EXPRESSED, entry_pearson, level_mcc
 from sclinguist_core.inference.impute_survey import bag_mean, with_cells
-from sclinguist_core.inference.predict import Progress
 from sclinguist_core.inference.prepare import prepare
+from sclinguist_core.inference.progress import Progress
 from sclinguist_core.inference.sct import SctImputer
 from sclinguist_core.model.architectures import SCT
 from sclinguist_core.model.checkpoint import Checkpoint

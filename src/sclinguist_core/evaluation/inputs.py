@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from sclinguist_core.data.readers.memory import as_section
 from sclinguist_core.data.section import RnaCounts, Section
 from sclinguist_core.errors import InputError
 from sclinguist_core.evaluation.features import PairedCells
-from sclinguist_core.inference.predict import as_section
 
 if TYPE_CHECKING:
     from anndata import AnnData

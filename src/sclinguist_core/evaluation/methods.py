@@ -111,7 +111,8 @@ class ModelMethod:
         self, query: MeasuredCells, proteins: Sequence[str], *, log1p: bool = False
     ) -> tuple[FloatArray, FloatArray | None]:
         """CLR, and ``log1p`` counts where asked for, float64 (n, proteins)."""
-        from sclinguist_core.inference.predict import finish, predict_iter
+        from sclinguist_core.inference.predict import predict_iter
+        from sclinguist_core.inference.progress import finish
 
         steps = predict_iter(
             query.to_section(),

@@ -18,7 +18,7 @@ from sclinguist_core.data.section import Section
 from sclinguist_core.inference.explain import explain_iter, explainable, sampled
 from sclinguist_core.inference.explain_agreement import agreement
 from sclinguist_core.inference.explanation import Explanation
-from sclinguist_core.inference.predict import Progress
+from sclinguist_core.inference.progress import Progress
 from sclinguist_core.model.checkpoint import Checkpoint
 
 PARTS = ("reading out proteins", "latents, trunk and perceptrons", "reading genes")

@@ -25,7 +25,7 @@ from sclinguist_core.errors import InputError
 from sclinguist_core.inference.annotate_votes import N_NEIGHBOURS, LabelledCells, Votes
 from sclinguist_core.inference.embed import check_options, embed_iter
 from sclinguist_core.inference.embed_correct import CENTER_SHARE, check_column
-from sclinguist_core.inference.predict import Progress, finish
+from sclinguist_core.inference.progress import Progress, finish
 from sclinguist_core.model.checkpoint import Checkpoint, load_checkpoint
 
 if TYPE_CHECKING:

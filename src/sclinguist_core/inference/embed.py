@@ -23,8 +23,8 @@ from sclinguist_core.data.readers.memory import around_same_arrays, as_section
 from sclinguist_core.data.section import Section
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference.bag import CONTEXTS, N_NEIGHBOURS, bag_weights
-from sclinguist_core.inference.predict import CHUNK_ROWS, Progress, finish
 from sclinguist_core.inference.prepare import Prepared, prepare
+from sclinguist_core.inference.progress import CHUNK_ROWS, Progress, finish
 from sclinguist_core.inference.runner import Outputs, TranslatorRunner
 from sclinguist_core.model.architectures import SCT
 from sclinguist_core.model.checkpoint import Checkpoint
@@ -143,7 +143,7 @@ def embed_iter(
     if context != "none":
         yield Progress(total, total, "searching neighbours")
         values = with_context(values, positions, context, n_neighbours=n_neighbours)
-    warnings = list(section.warnings)
+    warnings = prepared.warnings
     if n_empty:
         warnings.append(
             f"{n_empty} of {total} rows express none of the model's genes; they get no place (NaN)."

@@ -26,8 +26,8 @@ from sclinguist_core.inference.explain_batches import attributed_batches, entrie
 from sclinguist_core.inference.explanation import LEAST_ROWS, Explanation, expressing
 from sclinguist_core.inference.perturbation import row_numbers
 from sclinguist_core.inference.perturber import provenance
-from sclinguist_core.inference.predict import CHUNK_ROWS, Progress, finish
 from sclinguist_core.inference.prepare import Prepared, prepare
+from sclinguist_core.inference.progress import CHUNK_ROWS, Progress, finish
 from sclinguist_core.model.architectures import TRANSLATOR
 from sclinguist_core.model.checkpoint import Checkpoint, load_checkpoint
 
@@ -149,7 +149,7 @@ def explain_iter(
             f"{section.name}: {int(full.sum())} of the rows to explain express any of the model's "
             f"genes, expected at least {LEAST_ROWS}; choose more rows."
         )
-    warnings = []
+    warnings = prepared.warnings
     if not full.all():
         warnings.append(
             f"{int((~full).sum())} of {len(full)} rows express none of the model's genes and are "

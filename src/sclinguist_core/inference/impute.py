@@ -31,8 +31,8 @@ from sclinguist_core.inference.imputation import Imputation, attach
 from sclinguist_core.inference.impute_components import impute_by_components
 from sclinguist_core.inference.impute_methods import StateImputer
 from sclinguist_core.inference.impute_network import impute_by_network
-from sclinguist_core.inference.predict import Progress, finish
 from sclinguist_core.inference.prepare import Prepared, prepare
+from sclinguist_core.inference.progress import Progress, finish
 from sclinguist_core.inference.sct import SctImputer
 from sclinguist_core.model.architectures import SCT
 from sclinguist_core.model.checkpoint import Checkpoint
@@ -131,7 +131,7 @@ def impute_iter(
     level = np.full(value.shape, -1, np.int8)
     value[filled], level[filled] = found.value, found.level
     symbols = [checkpoint.symbols[gene] for gene in chosen]
-    warnings = list(section.warnings)
+    warnings = prepared.warnings
     if n_empty := section.n_obs - len(filled):
         warnings.append(
             f"{n_empty} of {section.n_obs} rows express none of the model's genes; they get no "

@@ -22,7 +22,7 @@ from scipy import sparse
 from sclinguist_core.data.align import AlignedRna
 from sclinguist_core.data.levels import N_LEVELS, expression_levels
 from sclinguist_core.errors import InputError
-from sclinguist_core.inference.predict import Progress
+from sclinguist_core.inference.progress import Progress
 
 MAX_FIT_ENTRIES = 60_000
 """Hidden entries that weights are fitted to."""

@@ -26,7 +26,7 @@ from sclinguist_core.inference.impute_methods import (
     StateImputer,
 )
 from sclinguist_core.inference.impute_scores import Figures, Found
-from sclinguist_core.inference.predict import Progress
+from sclinguist_core.inference.progress import Progress
 
 NAMED_SHARE, MAX_NAMED = 0.5, 50
 """More is hidden of genes that the user names, while they are few, so that rare ones are tested."""

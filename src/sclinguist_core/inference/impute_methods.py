@@ -29,7 +29,7 @@ from sclinguist_core.inference.impute_calibration import (
     truth,
 )
 from sclinguist_core.inference.impute_survey import Components, Survey, survey
-from sclinguist_core.inference.predict import Progress
+from sclinguist_core.inference.progress import Progress
 from sclinguist_core.model.checkpoint import Checkpoint
 
 HIDDEN_SHARE = 0.2

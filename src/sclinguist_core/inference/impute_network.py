@@ -17,7 +17,7 @@ from scipy import sparse
 from sclinguist_core.data.align import AlignedRna
 from sclinguist_core.inference.impute_methods import KnownEntries
 from sclinguist_core.inference.impute_scores import Figures, Found
-from sclinguist_core.inference.predict import Progress
+from sclinguist_core.inference.progress import Progress
 from sclinguist_core.inference.sct import SctImputer
 
 MOST_HIDDEN = 0.15

@@ -26,7 +26,7 @@ from sclinguist_core.data.levels import extremes
 from sclinguist_core.data.preprocess import TARGET_SUM, log1p_cp10k, size_factors
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference.bag import N_NEIGHBOURS, bag_weights
-from sclinguist_core.inference.predict import CHUNK_ROWS, Progress
+from sclinguist_core.inference.progress import CHUNK_ROWS, Progress
 from sclinguist_core.model.checkpoint import Checkpoint
 
 OWN_WEIGHT = 200.0

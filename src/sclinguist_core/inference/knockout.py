@@ -21,8 +21,8 @@ from sclinguist_core.errors import InputError
 from sclinguist_core.inference.perturb import check_options, find_genes, perturb_iter
 from sclinguist_core.inference.perturbation import Perturbation, row_numbers
 from sclinguist_core.inference.perturber import Counter, Perturber, coding_genes
-from sclinguist_core.inference.predict import Progress, finish
 from sclinguist_core.inference.prepare import prepare
+from sclinguist_core.inference.progress import Progress, finish
 from sclinguist_core.inference.screen import MIN_CELLS, N_CELLS, N_EXACT, Screen, screen_iter
 from sclinguist_core.model.checkpoint import Checkpoint
 

@@ -22,8 +22,8 @@ from sclinguist_core.data.section import Section
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference.perturbation import Perturbation, row_numbers
 from sclinguist_core.inference.perturber import Counter, Perturber
-from sclinguist_core.inference.predict import Progress
 from sclinguist_core.inference.prepare import Prepared, prepare
+from sclinguist_core.inference.progress import Progress
 from sclinguist_core.model.checkpoint import Checkpoint
 from sclinguist_core.vocabulary.genes import resolve_genes
 from sclinguist_core.vocabulary.proteins import resolve_protein

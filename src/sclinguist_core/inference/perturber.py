@@ -17,8 +17,8 @@ import sclinguist_core
 from sclinguist_core.inference import trust
 from sclinguist_core.inference.background import draw_like_expressed
 from sclinguist_core.inference.perturbation import Perturbation, RandomSet
-from sclinguist_core.inference.predict import CHUNK_ROWS, Progress
 from sclinguist_core.inference.prepare import Prepared
+from sclinguist_core.inference.progress import CHUNK_ROWS, Progress
 from sclinguist_core.model.checkpoint import Checkpoint
 from sclinguist_core.model.device import device_label
 

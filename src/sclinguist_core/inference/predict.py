@@ -12,15 +12,14 @@ import logging
 import platform
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 import sclinguist_core
-from sclinguist_core.data.align import FEW_GENES, AlignedRna
+from sclinguist_core.data.align import AlignedRna
 from sclinguist_core.data.correlation import column_correlation
 from sclinguist_core.data.readers.memory import as_section
 from sclinguist_core.data.section import Section
@@ -28,7 +27,9 @@ from sclinguist_core.errors import InputError
 from sclinguist_core.inference import trust
 from sclinguist_core.inference.bag import CONTEXTS, bag_weights
 from sclinguist_core.inference.conditioning import Given, condition, given_antibodies
+from sclinguist_core.inference.prediction import Prediction, attach
 from sclinguist_core.inference.prepare import Prepared, prepare
+from sclinguist_core.inference.progress import CHUNK_ROWS, Progress, finish
 from sclinguist_core.inference.query import judge_queries, query_warning
 from sclinguist_core.inference.runner import Runner, make_runner
 from sclinguist_core.inference.smoothing import CONTEXT_SHARE, smoothed
@@ -39,70 +40,11 @@ from sclinguist_core.model.device import choose_device, device_label
 if TYPE_CHECKING:
     from anndata import AnnData
 
-Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
-CHUNK_ROWS = 1_024
-"""Rows that are aligned and normalised at a time, so that memory does not grow with the input."""
-
 BYTES_PER_VALUE = 32
 """Network's mean and deviation, and value, deviation, two ends and room to write them, float32."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a job is.
-
-    Attributes
-    ----------
-    done, total
-        Cells or spots.
-    phase
-        What is going on: ``"loading model"``, ``"predicting"``, ``"judging trust"``,
-        ``"conditioning"``.
-    """
-
-    done: int
-    total: int
-    phase: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Prediction:
-    """Predicted proteins of n cells or spots.
-
-    Attributes
-    ----------
-    names
-        Canonical protein names, length P.
-    mean
-        Abundance in the model's unit, float32, shape (n, P).
-    std
-        Standard deviation of the error, float32, shape (n, P); NaN where the model states none.
-    low, high
-        Ends of the 90 % interval, float32, shape (n, P); NaN where the model states no error.
-    ood
-        Out-of-distribution score of each row, 0 to 1, float32, shape (n,); None when the model
-        has no reference for it (`sclinguist_core.model.familiarity`).
-    log1p
-        ``log1p`` antibody counts in standard deviations of a data set, not calibrated, float32,
-        shape (n, P); None unless asked for.
-    info
-        Provenance, as written to ``uns["sclinguist"]``.
-    warnings
-        One sentence for everything that the user should know.
-    """
-
-    names: list[str]
-    mean: np.ndarray
-    std: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    info: dict[str, Any]
-    warnings: tuple[str, ...] = field(default=())
-    ood: np.ndarray | None = None
-    log1p: np.ndarray | None = None
 
 
 def predict_iter(
@@ -181,7 +123,7 @@ def predict_iter(
     n_columns = n_learnt + (0 if queries is None else len(queries.table))
     _check_memory(section, n_columns)
     runner = prepared.runner(batch_size, log1p=log1p)
-    warnings = _gene_warnings(section, aligner.n_found, aligner.resolution.species)
+    warnings = prepared.warnings
     warnings += runner.gene_warnings(aligner.not_found(checkpoint.symbols))
     mean = np.zeros((total, n_columns), np.float32)
     std = np.zeros_like(mean)
@@ -361,47 +303,6 @@ def translate(
     return make_runner(checkpoint, choose_device(device), every).run_all(aligned)
 
 
-def _gene_warnings(section: Section, n_found: int, species: str) -> list[str]:
-    warnings = list(section.warnings)
-    if species == "mouse":
-        warnings.append(
-            "The genes are of mouse; they were mapped to human genes by orthologs, and the model "
-            "has seen human cells only: trust its values less."
-        )
-    if n_found < FEW_GENES:
-        warnings.append(
-            f"Only {n_found} of the model's genes were measured (fewer than {FEW_GENES}): trust "
-            "its values less."
-        )
-    return warnings
-
-
-def attach(table: AnnData, prediction: Prediction) -> None:
-    """Write a prediction into a table, in place; ``X`` and everything else stay as they were.
-
-    ``obsm["protein_predicted"]``, ``..._low``, ``..._high``, ``..._std`` (DataFrames with a column
-    a protein; the latter three only where the model states an error), ``..._log1p`` where asked
-    for, and ``uns["sclinguist"]``.
-    """
-    # An earlier prediction may have had columns that this one has not.
-    for suffix in ("_low", "_high", "_std", "_log1p"):
-        table.obsm.pop(f"protein_predicted{suffix}", None)
-    parts = {"protein_predicted": prediction.mean}
-    if np.isfinite(prediction.std).any():
-        parts |= {
-            "protein_predicted_low": prediction.low,
-            "protein_predicted_high": prediction.high,
-            "protein_predicted_std": prediction.std,
-        }
-    if prediction.log1p is not None:
-        parts["protein_predicted_log1p"] = prediction.log1p
-    if prediction.ood is not None:
-        table.obs["sclinguist_ood"] = prediction.ood
-    for key, values in parts.items():
-        table.obsm[key] = pd.DataFrame(values, index=table.obs_names, columns=prediction.names)
-    table.uns["sclinguist"] = {**prediction.info, "warnings": list(prediction.warnings)}
-
-
 def predict(
     source: AnnData | Section | str | Path,
     *,
@@ -454,12 +355,3 @@ def predict(
     table = section.table
     attach(table, prediction)
     return table
-
-
-def finish(steps: Generator[Progress, None, Result]) -> Result:
-    """Run a generator of progress to its end and return its result."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value

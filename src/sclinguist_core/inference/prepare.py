@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sclinguist_core.data.align import MIN_RESOLVED_GENES, AlignedRna, GeneAligner, gene_aligner
+from sclinguist_core.data.align import (
+    FEW_GENES,
+    MIN_RESOLVED_GENES,
+    AlignedRna,
+    GeneAligner,
+    gene_aligner,
+)
 from sclinguist_core.data.section import RnaCounts, Section
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference.query import QueryRunner, split_names
@@ -73,6 +79,23 @@ class Prepared:
         """Calibration of the chosen proteins for this context; None where there is none."""
         found = (self.checkpoint.calibration or {}).get(self.context)
         return None if found is None else found.take(self.proteins)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences on what the section's genes mean for any result; a new list."""
+        found, few = self.aligner.n_found, min(FEW_GENES, len(self.checkpoint.genes) // 2)
+        warnings = list(self.section.warnings)
+        if self.aligner.resolution.species == "mouse":
+            warnings.append(
+                "The genes are of mouse; they were mapped to human genes by orthologs, and the "
+                "model has seen human cells only: trust its values less."
+            )
+        if found < few:
+            warnings.append(
+                f"Only {found} of the model's genes were measured (fewer than {few}): trust its "
+                "values less."
+            )
+        return warnings
 
     def aligned(self, rows: slice | np.ndarray) -> AlignedRna:
         """Bring the chosen rows onto the model's genes."""

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from sclinguist_core.errors import InputError
-from sclinguist_core.inference.predict import CHUNK_ROWS, Progress
 from sclinguist_core.inference.prepare import Prepared
+from sclinguist_core.inference.progress import CHUNK_ROWS, Progress
 from sclinguist_core.inference.runner import Runner
 
 POOL = 10

@@ -20,7 +20,7 @@ from sclinguist_core.data.align import AlignedRna
 from sclinguist_core.data.levels import N_LEVELS, extremes
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference.impute_calibration import Estimates
-from sclinguist_core.inference.predict import Progress
+from sclinguist_core.inference.progress import Progress
 from sclinguist_core.model.architectures import SCT
 from sclinguist_core.model.checkpoint import Checkpoint
 from sclinguist_core.model.device import choose_device
