@@ -83,7 +83,8 @@ class Prepared:
     @property
     def warnings(self) -> list[str]:
         """Sentences on what the section's genes mean for any result; a new list."""
-        found, few = self.aligner.n_found, min(FEW_GENES, len(self.checkpoint.genes) // 2)
+        # Of a model that reads fewer genes than that itself, most are enough.
+        found, few = self.aligner.n_found, min(FEW_GENES, len(self.checkpoint.genes) * 3 // 4)
         warnings = list(self.section.warnings)
         if self.aligner.resolution.species == "mouse":
             warnings.append(
