@@ -76,13 +76,13 @@ def test_ctrl_c_leaves_nothing_behind(work):
 import signal, time
 # Shells have programs in the background ignore Ctrl-C, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from sclinguist_core.inference.runner import Runner
+from sclinguist_core.inference.runner import TranslatorRunner
 
 def interrupted(*_):
     signal.raise_signal(signal.SIGINT)
     time.sleep(30)  # beside other threads Python may take a moment to notice
 
-Runner._forward = interrupted
+TranslatorRunner._forward = interrupted
 from sclinguist_core.cli import main
 main()
 """

@@ -92,6 +92,13 @@ def test_the_interaction_is_what_a_pair_does_beyond_its_parts(cells, checkpoint)
     grouped = found.table(groups).set_index(["perturbation", "group", "protein"])
     inside = (np.arange(70) < 30) & both
     assert grouped.loc[("CD19+CD14", "a", "CD4"), "n_both"] == inside.sum()
+    # A group may be called as the rows of all cells are.
+    renamed = pd.Series(groups).replace("a", "all")
+    again = found.table(renamed)
+    again = again[again["perturbation"] == "CD19+CD14"]
+    n_proteins = len(again) // 3
+    assert again["n_both"].iloc[:n_proteins].eq(both.sum()).all()
+    assert again["n_both"].iloc[n_proteins : 2 * n_proteins].eq(inside.sum()).all()
 
 
 def test_progress_has_one_end_and_closing_cancels(cells, checkpoint):

@@ -247,3 +247,16 @@ def test_cuda_agrees_with_the_processor(cells, checkpoint):
     one = run(section, model=checkpoint, device="cpu")
     other = run(section, model=checkpoint, device="cuda")
     np.testing.assert_allclose(one.mean, other.mean, rtol=1e-3, atol=1e-3)
+
+
+def test_what_an_earlier_prediction_left_goes(cells, checkpoint):
+    table = cells.copy()
+    result = run(as_section(cells), model=checkpoint)
+    attach(table, replace(result, ood=np.zeros(90, np.float32), log1p=result.mean))
+    assert "sclinguist_ood" in table.obs
+    # As of a model that states no error and knows no foreign cells.
+    attach(table, replace(result, std=np.full_like(result.std, np.nan), ood=None, log1p=None))
+    assert "sclinguist_ood" not in table.obs
+    assert [key for key in table.obsm if key.startswith("protein_predicted")] == [
+        "protein_predicted"
+    ]

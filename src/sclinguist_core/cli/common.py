@@ -90,7 +90,7 @@ def group_labels(section: Section, column: str) -> pd.Series:
     Raises
     ------
     InputError
-        If obs has no such column.
+        If obs has no such column, or no row a label.
     """
     from sclinguist_core.errors import InputError
 
@@ -100,6 +100,11 @@ def group_labels(section: Section, column: str) -> pd.Series:
         raise InputError(
             f"--group-by {column!r}: {section.name} has no such column in obs, expected one of "
             f"{names}."
+        )
+    if not obs[column].notna().any():
+        raise InputError(
+            f"--group-by {column!r}: no row of {section.name} has a label there, expected some; "
+            "choose another column."
         )
     return obs[column]
 

@@ -309,6 +309,9 @@ def _write_cells(section: Section, found: Knockouts, path: Path) -> Path:
 
     table = section_table(section)
     single = len(found.perturbations) == 1
+    # What an earlier run left says nothing of this one.
+    for key in [key for key in table.obsm if key.startswith(_KEY)]:
+        del table.obsm[key]
     said = {}
     for name, one in found.perturbations.items():
         key = _KEY if single else f"{_KEY}_{name}"

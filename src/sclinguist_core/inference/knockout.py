@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 READ_AS = "response of the model, no experiment"
 """Goes with every table."""
+_ALL = object()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -110,13 +111,15 @@ class Knockouts:
             return found
         beyond, both = self.interaction(name), self._both(name)
         affected = self.perturbations[name].affected
-        labels = ["all"] * len(part) if groups is None else part["group"]
         names = self.perturbations[name].names
-        for label, rows in part.groupby(labels, observed=True, sort=False).groups.items():
+        # The rows of all cells come first, whatever groups are called.
+        labels = pd.Series(_ALL, index=part.index, dtype=object)
+        if groups is not None:
+            labels[len(names) :] = part["group"].astype(str).to_numpy()[len(names) :]
+        for label, rows in part.groupby(labels, sort=False).groups.items():
             inside = affected
-            # "all" comes first in a table with groups, also if a group is called so.
-            if groups is not None and label != "all":
-                inside = affected & np.asarray(pd.Series(groups).astype(str) == str(label))
+            if label is not _ALL:
+                inside = affected & np.asarray(pd.Series(groups).astype(str) == label)
             if not inside.any():
                 continue
             mean = pd.Series(beyond[inside].mean(axis=0, dtype=np.float64), index=names)
@@ -150,8 +153,10 @@ def knockouts_iter(
         Names in any spelling; those of a set are perturbed together.
     pairs
         Perturb all pairs of sets, too.
-    scale, rows, proteins, model, device, batch_size, background, seed
+    scale, rows, proteins, model, device, batch_size, seed
         See `perturb.perturb_iter`.
+    background
+        As there; by default so many random sets that a verdict is possible.
 
     Yields
     ------
@@ -161,7 +166,8 @@ def knockouts_iter(
     Raises
     ------
     InputError
-        As of `perturb.perturb_iter`; or if pairs are asked of a single set.
+        As of `perturb.perturb_iter`; or if pairs are asked of a single set, or the changes of all
+        sets do not fit into memory.
     """
     check_options(scale, batch_size, background)
     chosen = row_numbers(rows, section.n_obs)
@@ -185,6 +191,7 @@ def knockouts_iter(
             if name not in genes:
                 genes[name] = np.array(together, np.int64)
                 made_of[name] = one_name, other_name
+    _check_memory(section, len(prepared.proteins), len(genes))
     perturber = Perturber(prepared, chosen, batch_size=batch_size)
     plans = {
         name: perturber.plan(targets, scale=scale, background=background, seed=seed)
@@ -200,6 +207,21 @@ def knockouts_iter(
         pairs=made_of,
         coding={name: tuple(symbols[gene] for gene in own) for name, own in coding.items()},
     )
+
+
+def _check_memory(section: Section, n_proteins: int, n_sets: int) -> None:
+    """Refuse changes that would not fit into memory, before work is spent."""
+    import psutil
+
+    # Kept in float32, and one of them once more while it is summed up.
+    need = section.n_obs * n_proteins * 4 * (n_sets + 2)
+    free = psutil.virtual_memory().available
+    if need > free:
+        raise InputError(
+            f"{section.name}: the changes of {n_proteins:,} proteins in {section.n_obs:,} rows by "
+            f"{n_sets:,} perturbations take {need / 2**30:.1f} GiB of memory, {free / 2**30:.1f} "
+            "GiB are free; ask for fewer genes or proteins."
+        )
 
 
 def knockout(

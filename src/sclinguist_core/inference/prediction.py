@@ -62,6 +62,8 @@ def attach(table: AnnData, prediction: Prediction) -> None:
     # An earlier prediction may have had columns that this one has not.
     for suffix in ("_low", "_high", "_std", "_log1p"):
         table.obsm.pop(f"protein_predicted{suffix}", None)
+    if "sclinguist_ood" in table.obs:
+        del table.obs["sclinguist_ood"]
     parts = {"protein_predicted": prediction.mean}
     if np.isfinite(prediction.std).any():
         parts |= {
