@@ -28,7 +28,8 @@ def folder(tmp_path_factory):
         cells.obs["kind"] = kinds.to_numpy()
         cells.write_h5ad(folder / f"{name}.h5ad")
         if name == "first":
-            save_checkpoint(following_checkpoint(cells), folder / "model")
+            model = following_checkpoint(cells, training_datasets=("First",))
+            save_checkpoint(model, folder / "model")
     return folder
 
 
@@ -59,6 +60,21 @@ def test_embed_joins_corrects_and_scores(run, folder, tmp_path):
     assert 0.5 < none <= 1
     assert 0.5 < center <= 1
     assert answer.stdout.splitlines() == [str(out)]
+
+
+def test_embed_tells_what_joining_leaves_out(run, folder, tmp_path):
+    lacking = ad.read_h5ad(folder / "second.h5ad")[:, :-1].copy()
+    lacking.obs["dataset"] = "own"
+    lacking.write_h5ad(tmp_path / "lacking.h5ad")
+    out = tmp_path / "out.h5ad"
+    inputs = (folder / "first.h5ad", tmp_path / "lacking.h5ad")
+    answer = run("embed", *inputs, "-o", out, "--model", folder / "model")
+    assert answer.exit_code == 0, answer.output
+    assert "Note: The inputs have different features" in answer.stderr
+    assert "column 'dataset' of obs is 'dataset_original' now" in answer.stderr
+    table = ad.read_h5ad(out)
+    assert table.shape == (270, 0)
+    assert table.obs["dataset_original"].notna().sum() == 120
 
 
 @pytest.mark.parametrize(
@@ -108,6 +124,7 @@ def test_annotate_writes_types_and_scores_them(run, folder, tmp_path):
     assert right > 0.7
     assert f"accuracy {right:.3f}" in answer.stderr
     assert "100.0% assigned" in answer.stderr
+    assert "Note: The model was trained on First: results are better here than" in answer.stderr
     rows = [line.split() for line in answer.stderr.splitlines() if line.startswith("CD")]
     expected = pd.Series(table.obs["kind"]).value_counts()
     assert {row[0]: int(row[1]) for row in rows if len(row) == 6} == expected.to_dict()

@@ -125,6 +125,26 @@ def test_bad_options_are_refused_before_any_work(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_nothing_is_written_before_all_is_worked_out(run, tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr("sclinguist_core.evaluation.randomisation.randomisation_iter", stopped)
+    answer = run("--protein", "CD3", "--max-cells", "20", "--check", "-o", tmp_path / "why.csv")
+    assert answer.exit_code != 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_groups_without_a_label_are_refused(files, tmp_path):
+    cells = ad.read_h5ad(files / "cells.h5ad")
+    cells.obs["none"] = np.full(60, np.nan)
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    command = ["explain", tmp_path / "cells.h5ad", "--group-by", "none", "-o", tmp_path / "w.csv"]
+    answer = CliRunner().invoke(app, [str(a) for a in command])
+    assert "no row of cells has a label there" in str(answer.exception)
+
+
 def test_the_input_is_not_replaced(run, files, tmp_path):
     answer = run("-o", tmp_path / "why.csv", "--cells", files / "cells.h5ad")
     assert isinstance(answer.exception, InputError)

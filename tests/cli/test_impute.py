@@ -69,6 +69,7 @@ def test_evaluate_needs_no_file(run, tmp_path):
         (["--genes", "CD3E", "-o", "x.csv"], "expected .h5ad or .zarr"),
         (["--genes", "CD3E", "-o", "cells.h5ad"], "is an input"),
         (["--evaluate", "-o", "x.h5ad"], "expected .csv"),
+        (["--evaluate", "--genes", "CD3E"], "--evaluate: found together with --genes"),
         (["--evaluate", "-o", "nowhere/x.csv"], "does not exist"),
         (["--genes", "nonsense", "-o", "x.h5ad"], "not a known gene"),
     ],

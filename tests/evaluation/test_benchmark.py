@@ -7,11 +7,12 @@ import pytest
 
 from evaluation.made_up import make_cells
 from evaluation.tiny_model import tiny_checkpoint
+from sclinguist_core.data.seen import dataset_key
 from sclinguist_core.errors import InputError
 from sclinguist_core.evaluation import totalvi
 from sclinguist_core.evaluation.benchmark import benchmark
 from sclinguist_core.evaluation.benchmark_config import BenchmarkConfig
-from sclinguist_core.evaluation.inputs import as_section, dataset_key
+from sclinguist_core.evaluation.inputs import as_section
 from sclinguist_core.evaluation.results import Benchmark, best_baseline
 
 QUICK = BenchmarkConfig(

@@ -152,12 +152,26 @@ def test_center_moves_the_query_half_way(query, reference, checkpoint, monkeypat
 def test_cells_that_the_model_was_trained_on_are_told(query, reference, checkpoint):
     steps = annotate_iter(
         as_section(query),
-        as_section(reference).renamed("blood"),
+        as_section(reference).renamed("Blood_"),
         "kind",
         model=checkpoint,
         device="cpu",
     )
-    assert finish(steps).info["seen_in_training"] == ["blood"]
+    result = finish(steps)
+    assert result.info["seen_in_training"] == ["blood"]
+    assert (
+        "The model was trained on blood: results are better here than they would be on new data."
+        in result.warnings
+    )
+    unseen = run(query, reference, checkpoint)
+    assert unseen.info["seen_in_training"] == []
+    assert not any("was trained on" in sentence for sentence in unseen.warnings)
+
+
+def test_the_notebook_passes_the_seed_on(query, reference, checkpoint):
+    for seed in (0, 7):
+        table = scl.annotate(query, reference, "kind", model=checkpoint, device="cpu", seed=seed)
+        assert table.uns["sclinguist_annotate"]["seed"] == seed
 
 
 def test_a_left_out_cell_does_not_vote_for_itself():

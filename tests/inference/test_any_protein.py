@@ -15,7 +15,7 @@ from sclinguist_core.data.preprocess import protein_clr, standardize
 from sclinguist_core.data.readers.memory import as_section
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference import predict as module
-from sclinguist_core.inference.conditioning import condition, given_antibodies
+from sclinguist_core.inference.conditioning import Given, condition, given_antibodies
 from sclinguist_core.inference.predict import predict_iter
 from sclinguist_core.inference.prepare import prepare
 from sclinguist_core.inference.progress import finish
@@ -133,8 +133,28 @@ def test_every_gene_can_be_asked_for(cells, checkpoint):
     found = run(as_section(cells), model=checkpoint, proteins=["all-genes"])
     coding = {g for genes in checkpoint.proteins["genes"] for g in genes.split(";")}
     assert found.names[:5] == KNOWN
+    columns = {gene for genes in found.info["by_gene"].values() for gene in genes.split(";")}
+    assert columns | coding >= set(checkpoint.symbols)
     assert len(found.names) == len(set(found.names)) >= len(checkpoint.genes) - len(coding)
     assert np.isfinite(found.mean[:7]).all()
+
+
+def test_a_gene_is_not_taken_for_the_protein_that_is_called_like_it(checkpoint):
+    """M6PR is also an alias of CD222, which IGF2R codes for; MIB1 a clone against Ki-67."""
+    genes = checkpoint.genes.copy()
+    genes.loc[genes.index[-4:], "symbol"] = ["IGF2R", "M6PR", "MIB1", "MKI67"]
+    model = replace(checkpoint, genes=genes)
+    every = split_names(model, ["all-genes"])[1].set_index("name")["genes"]
+    expected = {"CD222": "IGF2R", "M6PR": "M6PR", "MIB1": "MIB1", "Ki-67": "MKI67"}
+    assert every.index.is_unique
+    assert every[list(expected)].to_dict() == expected
+    for name, gene in expected.items():
+        for asked in (name, gene):
+            assert split_names(model, [asked])[1][["name", "genes"]].values.tolist() == [
+                [name, gene]
+            ]
+    by_id = split_names(model, ["ENSG00000003056"])[1]  # of M6PR
+    assert by_id["name"].tolist() == ["M6PR"]
 
 
 def test_the_same_gene_gets_the_weight_of_the_learnt_protein(checkpoint):
@@ -163,9 +183,23 @@ def test_log1p_is_refused_for_queries(cells, checkpoint, other_gene):
 
 
 def test_a_result_larger_than_memory_is_refused(cells, checkpoint, monkeypatch):
-    monkeypatch.setattr(module, "BYTES_PER_VALUE", 2**50)
-    with pytest.raises(InputError, match="GiB of memory"):
-        run(as_section(cells), model=checkpoint)
+    section = as_section(cells)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "BYTES_PER_VALUE", 2**50)
+        with pytest.raises(InputError, match="GiB of memory"):
+            run(section, model=checkpoint)
+    monkeypatch.setattr(module, "BYTES_PER_MOVED_VALUE", 2**50)
+    for options in ({"given": "measured"}, {"context": "nearest"}, {"proteins": ["all-genes"]}):
+        with pytest.raises(InputError, match="GiB of memory"):
+            run(section, model=checkpoint, **options)
+    assert run(section, model=checkpoint).names == KNOWN
+
+
+def test_a_plain_string_is_one_name(cells, checkpoint):
+    section = as_section(cells)
+    assert run(section, model=checkpoint, proteins="CD19").names == ["CD19"]
+    with pytest.raises(InputError, match=r"1 given protein that the model .* \(CD3\)"):
+        run(section, model=checkpoint, given="CD3")
 
 
 def test_given_proteins_move_the_hidden_ones_by_their_errors(cells, checkpoint):
@@ -251,8 +285,83 @@ def test_a_cell_without_measurement_keeps_its_prediction(cells, checkpoint):
     given = given_antibodies(section, checkpoint, "measured", "cells")
     steps = condition(Judged(mean=rna.mean, std=rna.std, low=rna.low, high=rna.high), given)
     after = finish(steps)
-    np.testing.assert_allclose(after.mean[3], rna.mean[3], atol=1e-6)
+    for part in ("mean", "std", "low", "high"):
+        np.testing.assert_allclose(getattr(after, part)[3], getattr(rna, part)[3], atol=1e-6)
     assert not np.allclose(after.mean[2], rna.mean[2])
+    assert (after.std[2, :4] < rna.std[2, :4]).all()
+
+
+def test_a_row_is_conditioned_on_what_was_measured_in_it(checkpoint):
+    """Against a solution of each row's own covariances."""
+    rng = np.random.default_rng(0)
+    n, loadings = 200, np.array([[0.8], [0.6], [0.7], [-0.8], [0.5]], np.float32)
+    factors = ErrorFactors(loadings=loadings, noise=1.0 - (loadings**2).sum(axis=1))
+    mean = rng.normal(size=(n, 5)).astype(np.float32)
+    judged = Judged(mean=mean, std=0 * mean + 0.5, low=mean - 1, high=mean + 1)
+    counts = rng.poisson(20, size=(n, 4)).astype(np.float64)
+    counts[:60, 1] = counts[40:90, 2] = counts[:20, 0] = np.nan  # rows 40 to 60 have two
+    counts[190:, 1:] = np.nan  # a CLR of one says nothing
+    protein = np.array([3, 0, 1, 1])
+    given = Given(counts=counts, protein=protein, factors=factors, names=[], unused=[], digest="")
+    after = finish(condition(judged, given))
+    measured = np.array([0, 1, 3])
+    for asked in range(5):
+        others = protein != asked
+        clr = protein_clr(counts[:, others]).astype(np.float64)
+        clr[np.isfinite(clr).sum(axis=1) < 2] = np.nan
+        assert np.isnan(clr).all(axis=1).sum() >= 10
+        clr = standardize(clr)
+        errors = np.full((n, 5), np.nan)
+        for p in np.setdiff1d(measured, asked):
+            own = np.ma.masked_invalid(clr[:, protein[others] == p]).mean(axis=1).filled(np.nan)
+            errors[:, p] = own * np.sqrt(mean[:, p].var() + 0.25) - mean[:, p]
+        errors = standardize(errors)
+        for i in range(n):
+            known = np.flatnonzero(np.isfinite(errors[i]))
+            covariance = factors.between(known, [asked])[:, 0]
+            weights = np.linalg.solve(factors.among(known), covariance)
+            shift = 0.5 * errors[i, known] @ weights
+            shrink = np.sqrt(1 - covariance @ weights)
+            np.testing.assert_allclose(after.mean[i, asked] - mean[i, asked], shift, atol=1e-5)
+            np.testing.assert_allclose(after.std[i, asked], 0.5 * shrink, atol=1e-5)
+            width = after.high[i, asked] - after.low[i, asked]
+            np.testing.assert_allclose(width, 2 * shrink, atol=1e-5)
+
+
+def test_antibodies_without_counts_are_not_counted(cells, checkpoint):
+    table = cells.copy()
+    table.obsm["protein"] = table.obsm["protein"].astype(np.float64)
+    table.obsm["protein"].loc[:, "CD19"] = np.nan
+    given = given_antibodies(as_section(table), checkpoint, "measured", "cells")
+    assert "CD19" not in given.names
+    assert "CD19" in given.unused
+    assert given.counts.shape[1] == len(given.names) == 3
+    table.obsm["protein"].loc[:] = np.nan
+    with pytest.raises(InputError, match=r"0 given proteins .* measured in 50 rows or more"):
+        given_antibodies(as_section(table), checkpoint, "measured", "cells")
+
+
+def test_normalised_antibodies_are_refused(cells, checkpoint):
+    table = cells.copy()
+    table.obsm["protein"] = table.obsm["protein"].astype(np.float64) - 5.0
+    with pytest.raises(InputError, match="expected raw antibody counts"):
+        given_antibodies(as_section(table), checkpoint, "measured", "cells")
+
+
+def test_without_a_prediction_nothing_is_conditioned(cells, checkpoint):
+    table = cells.copy()
+    table.X = sparse.csr_matrix(table.shape, dtype=np.float32)
+    found = run(as_section(table), model=checkpoint, given="measured")
+    assert np.isnan(found.mean).all()
+    assert "given" not in found.info
+    assert sum("No row has a prediction" in s for s in found.warnings) == 1
+    assert not any("Conditioned" in s for s in found.warnings)
+
+
+def test_conditioning_tells_how_far_it_is(cells, checkpoint):
+    steps = predict_iter(as_section(cells), model=checkpoint, device="cpu", given="measured")
+    done = [step.done for step in steps if step.phase == "conditioning"]
+    assert done == [0, 18, 36, 54, 72]  # of 90 rows, for four measured proteins and the rest
 
 
 def test_factors_are_saved_and_leave_the_digest_alone(checkpoint, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference import bag
-from sclinguist_core.inference.bag import bag_weights
+from sclinguist_core.inference.bag import bag_weights, check_context
 
 
 @pytest.fixture
@@ -95,3 +95,15 @@ def test_what_is_missing_is_said(places):
         bag_weights(None, places, "neighbours")
     with pytest.raises(InputError, match="at least 1"):
         bag_weights(None, places, "nearest", n_neighbours=0)
+
+
+def test_a_context_is_checked_by_one_rule():
+    for context in ("none", "nearest"):
+        check_context(context, is_spatial=False)
+    check_context("spatial")
+    with pytest.raises(InputError, match="'spatial': cells has no positions on a tissue"):
+        check_context("spatial", name="cells", is_spatial=False)
+    with pytest.raises(InputError, match="context 'near': expected one of none, spatial, nearest"):
+        check_context("near")
+    with pytest.raises(InputError, match="neighbours 0: expected at least 1"):
+        check_context("none", 0)

@@ -3,7 +3,9 @@
 import sys
 from types import ModuleType, SimpleNamespace
 
+import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 
@@ -11,6 +13,7 @@ import sclinguist_core as scl
 from inference.following import following_checkpoint
 from sclinguist_core.data.align import align_genes
 from sclinguist_core.data.readers.memory import as_section
+from sclinguist_core.data.write import write_table
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference.embed import embed_iter, with_context
 from sclinguist_core.inference.embed_correct import corrected
@@ -146,7 +149,9 @@ def test_data_sets_with_other_genes_are_joined_without_counts(cells, checkpoint)
     alone = run(other, checkpoint).values
     np.testing.assert_allclose(joined.obsm["X_sclinguist"][80:], alone, atol=1e-5)
     assert joined.uns["sclinguist_embed"]["input"] == ["AnnData", "AnnData_2"]
-    assert joined.uns["sclinguist_embed"]["warnings"][-1].startswith("AnnData: 1 of 80 rows")
+    warnings = joined.uns["sclinguist_embed"]["warnings"]
+    assert warnings[0].startswith("The inputs have different features")
+    assert warnings[-1].startswith("AnnData: 1 of 80 rows")
 
 
 def test_data_sets_with_the_same_genes_keep_their_counts(cells, checkpoint, tmp_path):
@@ -162,6 +167,88 @@ def test_data_sets_with_the_same_genes_keep_their_counts(cells, checkpoint, tmp_
     np.testing.assert_allclose(left, shift / 2, atol=1e-5)
     info = joined.uns["sclinguist_embed"]
     assert (info["correct"], info["batch_key"]) == ("center", "dataset")
+
+
+@pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
+def test_columns_of_different_types_are_joined_and_can_be_written(
+    cells, checkpoint, tmp_path, suffix
+):
+    one, other = cells[5:10].copy(), paired_cells(3, seed=1)
+    one.obs["doublet"] = [True, False, True, False, True]
+    one.obs["kind"] = pd.Categorical(list("aabba"))
+    one.obs["note"] = None
+    one.obs["score"] = 0.5
+    one.obs["cluster"] = 1
+    other.obs["cluster"] = "two"
+    one.obs["sample"] = pd.Categorical([1] * 5)
+    other.obs["sample"] = [2, 3, 4]
+    joined = scl.embed([one, other], model=checkpoint, device="cpu")
+    path = write_table(joined, tmp_path / f"joined{suffix}")
+    obs = (ad.read_h5ad(path) if suffix == ".h5ad" else ad.read_zarr(path)).obs
+    assert obs["doublet"].dtype == "boolean"
+    assert obs["doublet"].tolist() == [True, False, True, False, True, pd.NA, pd.NA, pd.NA]
+    assert obs["cluster"].tolist() == ["1"] * 5 + ["two"] * 3
+    assert obs["sample"].tolist() == [1, 1, 1, 1, 1, 2, 3, 4]
+    assert obs["kind"].tolist()[:5] == list("aabba")
+    assert obs["score"].tolist()[:5] == [0.5] * 5
+    # What is missing stays missing: it does not become the word "nan".
+    missing = obs.isna()
+    assert missing["note"].all()
+    assert missing.loc[:, ["doublet", "kind", "score"]].sum().tolist() == [3, 3, 3]
+    assert missing.loc[:, ["cluster", "sample", "dataset"]].sum().sum() == 0
+
+
+def test_what_was_not_measured_is_not_joined_as_zero(cells, checkpoint, tmp_path):
+    other = paired_cells(30, seed=1)
+    measured = np.ones(other.shape, bool)
+    measured[:10, 7] = False
+    other.layers["measured"] = sparse.csr_matrix(measured)
+    joined = scl.embed([cells, other], model=checkpoint, device="cpu")
+    path = write_table(joined, tmp_path / "joined.h5ad")
+    back = scl.open_section(path).rna().measured
+    assert back[:80].all()
+    np.testing.assert_array_equal(back[80:], measured)
+    plain = scl.embed([cells, paired_cells(30)], model=checkpoint, device="cpu")
+    assert "measured" not in plain.layers
+
+
+@pytest.mark.parametrize("place", ["dense", "layer", "raw"])
+def test_the_joined_counts_are_raw_wherever_they_were(cells, checkpoint, place):
+    counts = cells.X.toarray()
+    one, other = cells.copy(), paired_cells(30, seed=1)
+    if place == "dense":
+        one.X = counts
+    elif place == "layer":
+        one.layers["counts"] = one.X
+        one.X = sparse.csr_matrix(np.log1p(counts) / 3)
+    else:
+        one.raw = cells
+        one = one[:, :90].copy()
+        one.X = sparse.csr_matrix(np.log1p(counts[:, :90]) / 3)
+    joined = scl.embed([one, other], model=checkpoint, device="cpu")
+    assert joined.X.format == "csr"
+    np.testing.assert_array_equal(joined.X.toarray(), np.vstack([counts, other.X.toarray()]))
+    assert joined.var_names.equals(cells.var_names)
+    assert joined.uns["sclinguist_embed"]["warnings"][0].startswith("AnnData: ")
+
+
+def test_a_column_of_the_name_dataset_is_kept(cells, checkpoint, caplog):
+    one, other = cells.copy(), paired_cells(30, seed=1)
+    one.obs["dataset"] = "of the lab"
+    joined = scl.embed([one, other], model=checkpoint, device="cpu")
+    assert joined.obs["dataset"].value_counts().to_dict() == {"AnnData": 80, "AnnData_2": 30}
+    assert joined.obs["dataset_original"].tolist()[:80] == ["of the lab"] * 80
+    assert joined.obs["dataset_original"].isna().sum() == 30
+    sentence = (
+        "The inputs' own column 'dataset' of obs is 'dataset_original' now: 'dataset' says which "
+        "input a row is from."
+    )
+    assert joined.uns["sclinguist_embed"]["warnings"][0] == sentence
+    assert sentence in caplog.messages
+    assert one.obs["dataset"].unique().tolist() == ["of the lab"]
+    again = scl.embed([joined, joined], model=checkpoint, device="cpu")
+    assert again.obs["dataset_original"].dropna().unique().tolist() == ["of the lab"]
+    assert again.obs["dataset_original_original"].unique().tolist() == ["AnnData", "AnnData_2"]
 
 
 def test_one_input_is_corrected_by_a_column(cells, checkpoint):

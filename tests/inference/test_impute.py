@@ -1,5 +1,7 @@
 """Imputation of a section: what is written where, how good it is, and what is refused."""
 
+from dataclasses import replace
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -95,6 +97,24 @@ def test_everything_else_stays(cells, imputed):
     assert "sclinguist_imputed" not in cells.var
     assert (imputed.X != cells.X).nnz == 0
     assert (imputed.layers["spliced"] != cells.X).nnz == 0
+
+
+def test_a_section_is_left_alone(cells, checkpoint):
+    section = as_section(cells)
+    table = scl.impute(section, genes=["CD3E", LACKING], model=checkpoint)
+    assert "sclinguist_imputed" in table.layers
+    assert "sclinguist_imputed" in table.obsm
+    for part in ("layers", "obsm", "var", "uns"):
+        assert "sclinguist_imputed" not in getattr(section.table, part)
+
+
+def test_cells_that_the_model_was_trained_on_are_told(cells, checkpoint):
+    info = replace(checkpoint.info, training_datasets=("Ann-Data", "other"))
+    trained = replace(checkpoint, info=info)
+    told = "The model was trained on Ann-Data: results are better here than they would be on new"
+    for model, expected in ((trained, True), (checkpoint, False)):
+        found = finish(impute_iter(as_section(cells), genes=["CD3E"], model=model))
+        assert any(sentence.startswith(told) for sentence in found.warnings) is expected
 
 
 def test_each_gene_says_how_well_it_goes_here(imputed):

@@ -6,6 +6,7 @@ from scipy import sparse
 from sklearn.metrics import matthews_corrcoef
 
 from sclinguist_core.data.align import AlignedRna
+from sclinguist_core.data.levels import level_mcc
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference import impute_calibration as module
 from sclinguist_core.inference.impute_calibration import (
@@ -16,7 +17,7 @@ from sclinguist_core.inference.impute_calibration import (
     matching_bias,
     truth,
 )
-from sclinguist_core.inference.impute_scores import entry_pearson, level_mcc
+from sclinguist_core.inference.impute_scores import entry_pearson
 
 N, V = 40, 60
 

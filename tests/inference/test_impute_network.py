@@ -39,7 +39,10 @@ def checkpoint():
         n_cells=4, n_genes=n_positions, token_width=4, stem_width=4, n_halvings=3, width=16,
         n_layers=1, n_heads=2, feed_forward_width=16,
     )  # fmt: skip
-    genes = pd.DataFrame({"symbol": symbols, "reference_share": 1 / len(symbols)})
+    share = 1 / len(symbols)
+    genes = pd.DataFrame(
+        {"symbol": symbols, "ensembl_id": "", "reference_share": share, "mean": 0.0, "std": 1.0}
+    )
     return sct_checkpoint(SctModel(config).eval(), name="small", genes=genes, card="")
 
 
@@ -80,6 +83,23 @@ def test_a_section_is_imputed_with_it(cells, checkpoint):
     assert imputation.tested["test"].tolist()[1] == "untested"
     assert imputation.tested.loc["CD3E", "n_hidden"] > 0
     assert imputation.info["genes_measured"] == imputation.info["genes_not_measured"] == 1
+
+
+def test_the_command_line_says_what_it_knows(cells, checkpoint, tmp_path):
+    from typer.testing import CliRunner
+
+    from sclinguist_core.cli import app
+    from sclinguist_core.model.checkpoint import save_checkpoint
+
+    folder, source = tmp_path / "model", tmp_path / "cells.h5ad"
+    save_checkpoint(checkpoint, folder)
+    cells.write_h5ad(source)
+    output = tmp_path / "imputed.h5ad"
+    arguments = ["impute", source, "--genes", LACKING, "--model", folder, "-o", output]
+    answer = CliRunner().invoke(app, [*map(str, arguments), "--device", "cpu"])
+    assert answer.exit_code == 0, answer.output
+    assert f"Not measured here, so untested: {LACKING}." in answer.stderr
+    assert output.exists()
 
 
 def test_it_is_compared_on_the_same_entries(cells, checkpoint):

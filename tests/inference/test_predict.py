@@ -74,6 +74,15 @@ def test_columns_land_where_they_are_promised(cells, checkpoint):
     assert "sclinguist" not in cells.uns
 
 
+def test_a_section_is_left_alone(cells, checkpoint):
+    section = as_section(cells)
+    table = scl.predict(section, model=checkpoint)
+    assert table.obsm["protein_predicted"].shape == (section.n_obs, 5)
+    assert not [key for key in section.table.obsm if key.startswith("protein_predicted")]
+    assert "sclinguist" not in section.table.uns
+    assert section.table.obs.columns.equals(cells.obs.columns)
+
+
 def test_predictions_are_shrunk_by_their_slope(cells, checkpoint):
     from dataclasses import replace
 

@@ -1,5 +1,6 @@
 import json
 import pickle
+import shutil
 
 import pandas as pd
 import pytest
@@ -10,10 +11,12 @@ from sclinguist_core.model.architectures import build_translator
 from sclinguist_core.model.checkpoint import (
     Checkpoint,
     CheckpointInfo,
+    check_checkpoint_target,
     load_checkpoint,
     save_checkpoint,
 )
 from sclinguist_core.model.config import TranslatorConfig
+from sclinguist_core.resources import bundled_checkpoint
 
 CONFIG = TranslatorConfig(gene_dim=8, width=8, n_latents=2, n_heads=2, n_layers=1)
 
@@ -78,6 +81,44 @@ def test_a_foreign_folder_is_not_replaced(checkpoint, tmp_path):
     with pytest.raises(InputError, match="not a checkpoint"):
         save_checkpoint(checkpoint, tmp_path / "thesis")
     assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
+
+
+def test_a_checkpoint_of_another_project_is_not_replaced(checkpoint, tmp_path):
+    folder = tmp_path / "bert"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    (folder / "model.safetensors").write_bytes(b"weights")
+    with pytest.raises(InputError, match="not a checkpoint of this package"):
+        save_checkpoint(checkpoint, folder)
+    assert (folder / "model.safetensors").read_bytes() == b"weights"
+
+
+def test_what_lies_beside_a_checkpoint_is_not_removed(checkpoint, tmp_path):
+    folder = save_checkpoint(checkpoint, tmp_path / "tiny")
+    (folder / "finetune.ckpt").write_bytes(b"the only copy")
+    (folder / "figures").mkdir()
+    with pytest.raises(InputError, match=r"holds figures, finetune\.ckpt besides"):
+        save_checkpoint(checkpoint, folder)
+    assert (folder / "finetune.ckpt").read_bytes() == b"the only copy"
+    (folder / "finetune.ckpt").unlink()
+    (folder / "figures").rmdir()
+    (folder / "card.md").unlink()
+    (folder / "card.md").mkdir()
+    with pytest.raises(InputError, match=r"holds card\.md besides"):
+        check_checkpoint_target(folder)
+
+
+def test_what_a_file_browser_leaves_is_no_hindrance(checkpoint, tmp_path):
+    folder = save_checkpoint(checkpoint, tmp_path / "tiny")
+    (folder / ".DS_Store").write_bytes(b"")
+    save_checkpoint(checkpoint, folder)
+    assert not (folder / ".DS_Store").exists()
+
+
+def test_the_bundled_checkpoint_would_be_replaced(tmp_path):
+    copy = shutil.copytree(bundled_checkpoint(), tmp_path / "copy")
+    assert (copy / "conditioning.safetensors").is_file()
+    assert check_checkpoint_target(copy) == copy
 
 
 def test_unfinished_writing_leaves_nothing(checkpoint, tmp_path, monkeypatch):

@@ -49,6 +49,13 @@ def test_a_file_that_does_not_fit_is_refused(factors, tmp_path):
     write_conditioning({"cells": factors}, tmp_path)
     with pytest.raises(InputError, match="noise of 4 proteins"):
         read_conditioning(tmp_path, 4)
+    for bad in (np.nan, np.inf):
+        loadings = factors.loadings.copy()
+        loadings[0, 0] = bad
+        broken = ErrorFactors(loadings=loadings, noise=factors.noise)
+        write_conditioning({"cells": broken}, tmp_path)
+        with pytest.raises(InputError, match="finite loadings and positive noise"):
+            read_conditioning(tmp_path, 3)
     (tmp_path / FILE).write_bytes(b"nothing")
     with pytest.raises(InputError, match="damaged or foreign"):
         read_conditioning(tmp_path, 3)

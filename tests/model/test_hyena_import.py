@@ -18,6 +18,7 @@ from sclinguist_core.model.checkpoint import load_checkpoint
 from sclinguist_core.model.hyena import HyenaTranslator
 from sclinguist_core.model.hyena_config import PARTS, HyenaConfig
 from sclinguist_core.model.hyena_import import import_checkpoint, import_iter
+from sclinguist_core.model.hyena_published import load_published
 from sclinguist_core.model.hyena_tables import read_gene_order, read_protein_order
 from sclinguist_core.vocabulary.genes import gene_table
 from synthetic import paired_cells
@@ -185,6 +186,46 @@ def test_what_does_not_fit_is_said(model, tables, tmp_path):
         with pytest.raises(InputError, match=said) as error:
             import_checkpoint(path, **given)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("inside", ["source", "genes", "proteins", "link"])
+def test_nothing_is_written_over_what_is_read(model, tables, tmp_path, inside):
+    """A folder is replaced whole, and what is read from it would be gone."""
+    file = save_with_foreign_classes(tmp_path / "finetune.ckpt", published_weights(model))
+    folder = tmp_path / "model"
+
+    def run(source, tables, output=folder):
+        return CliRunner().invoke(
+            app, ["import-checkpoint", str(source), "-o", str(output), *options(tables)]
+        )
+
+    assert run(file, tables).exit_code == 0
+    moved, output = dict(tables), folder
+    if inside == "source":
+        moved_file = file = file.rename(folder / "model.ckpt")
+    elif inside == "link":
+        output = tmp_path / "link"
+        output.symlink_to(folder)
+        moved_file = moved["genes"] = tables["genes"].rename(folder / "genes.tsv")
+    else:
+        moved_file = moved[inside] = tables[inside].rename(folder / f"{inside}.tsv")
+    content = moved_file.read_bytes()
+    result = run(file, moved, output)
+    assert result.exit_code == 1
+    assert "lies in" in str(result.exception or result.stderr)
+    assert moved_file.read_bytes() == content
+
+
+def test_large_finite_weights_are_weights(model):
+    weights = published_weights(model)
+    largest = torch.finfo(torch.float32).max
+    weights["translator.fc1.weight"][:] = largest
+    loaded = load_published(weights)
+    assert (loaded.bridge.layers[1].weight == largest).all()
+    for value in (torch.nan, torch.inf, -torch.inf):
+        weights["translator.fc1.weight"][1, 2] = value
+        with pytest.raises(InputError, match="not finite"):
+            load_published(weights)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ import copyreg
 import io
 import os
 import pickle
+import pickletools
+import struct
 import sys
 import zipfile
 from pathlib import Path
@@ -16,16 +18,17 @@ from hypothesis import strategies as st
 
 from model.published_layout import save_with_foreign_classes
 from sclinguist_core.errors import InputError
-from sclinguist_core.model.restricted_pickle import Foreign, read_pickle
+from sclinguist_core.model.restricted_pickle import MAX_STEPS, Foreign, read_pickle
 from sclinguist_core.model.tensor_archive import TensorArchive, read_lightning_state_dict
 
+KEYS = st.integers(-(2**63), 2**63 - 1)
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
-    | st.binary() | st.frozensets(st.integers()) | st.sets(st.text()),
+    | st.binary() | st.frozensets(KEYS) | st.sets(st.text()),
     lambda children: st.lists(children)
     | st.tuples(children, children)
     | st.tuples(children, children, children, children)
-    | st.dictionaries(st.text() | st.integers(), children),
+    | st.dictionaries(st.text() | KEYS, children),
     max_leaves=12,
 )  # fmt: skip
 
@@ -148,6 +151,84 @@ def test_damaged_programs_are_refused(program):
         read_pickle(program)
 
 
+DOUBLED = b"\x80\x04)" + b"2\x86" * 200  # (x, x) of (x, x) of ...: short to say, long to write out
+NESTED = b"\x80\x04)" + b"\x85" * 200_000
+NAME = b"\x8c\x01a"
+LONG = b"X\xe9\x03\x00\x00" + b"a" * 1_001
+STORAGE = b"(\x8c\x07storage\x8c\x05torch\x8c\x0cFloatStorage\x93\x8c\x010\x8c\x03cpu%stQ"
+REBUILD = b"\x80\x04\x8c\x0ctorch._utils\x8c\x12_rebuild_tensor_v2\x93"
+
+
+def rebuilt(size=b"K\x04", shape=b")", stride=b")"):
+    """Write a program that makes a tensor."""
+    return REBUILD + b"(" + STORAGE % size + b"K\x00" + shape + stride + b"tR."
+
+
+@pytest.mark.parametrize(
+    ("program", "found"),
+    [
+        (DOUBLED + NAME + b"\x93.", "a name that is no text"),
+        (b"\x80\x04" + NAME + DOUBLED[2:] + b"\x93.", "a name that is no text"),
+        (NESTED + NAME + b"\x93.", "a name that is no text"),
+        (b"\x80\x04}" + NESTED[2:] + b"Ns.", "of type tuple"),
+        (b"\x80\x04\x8f(" + DOUBLED[2:] + b"\x90.", "of type tuple"),
+        (DOUBLED + b"Q.", "a persistent id that is no storage"),
+        (DOUBLED + b"\x85R.", "."),
+        (b"\x80\x04" + NAME + LONG + b"\x93.", "a name of 1,003 characters"),
+        (b"\x80\x04c" + b"a" * 2_000 + b"\nb\n.", "a name of 2,002 characters"),
+        (b"\x80\x04}" + LONG + b"Ns.", "item of 1,001 characters"),
+        (b"\x80\x04}(" + b"N" * 65 + b"tNs.", "item of 65 parts"),
+        (b"\x80\x04}\x8a\x0a" + b"\x7f" * 10 + b"Ns.", "more than 64 bits"),
+        (rebuilt(size=b"\x8a\x0a" + b"\x7f" * 10), "a storage without a size"),
+        (rebuilt(shape=b"(" + b"K\x02" * 65 + b"t", stride=b"(" + b"K\x02" * 65 + b"t"), "65 dim"),
+        # Empty, and still of more numbers in a row than torch can count.
+        (
+            rebuilt(shape=b"K\x00\x8a\x05" + b"\x7f" * 5 + b"2\x87", stride=b"K\x0122\x87"),
+            "not made of sizes",
+        ),
+    ],
+)  # fmt: skip
+def test_short_programs_for_endless_work_are_refused(program, found):
+    with pytest.raises(ValueError, match=found):
+        read_pickle(program)
+
+
+def test_setting_the_same_attributes_again_and_again_is_refused():
+    state = b"}(" + b"".join(b"K%cN" % i for i in range(256)) + b"u"
+    once = b"\x80\x04ca\nb\n" + state + b"q\x00b"
+    assert len(read_pickle(once + b"h\x00b" * 1_000 + b".").state) == 256
+    with pytest.raises(ValueError, match="more than 2,000,000 steps"):
+        read_pickle(once + b"h\x00b" * 10_000 + b".")
+
+
+def test_a_program_without_end_in_sight_is_refused(monkeypatch):
+    monkeypatch.setattr("sclinguist_core.model.restricted_pickle.MAX_STEPS", 1_000)
+    assert read_pickle(b"\x80\x04" + b"]" * 998 + b".") == []
+    with pytest.raises(ValueError, match="more than 1,000 steps"):
+        read_pickle(b"\x80\x04" + b"]" * 999 + b".")
+
+
+@pytest.mark.parametrize("error", [RecursionError, MemoryError])
+def test_what_does_not_fit_is_refused_in_one_sentence(tmp_path, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    torch.save({"a": torch.zeros(2)}, tmp_path / "whole.pt")
+    monkeypatch.setattr("sclinguist_core.model.restricted_pickle._made", fail)
+    with pytest.raises(InputError, match="more than fits into memory, or nested too deeply"):
+        read_lightning_state_dict(tmp_path / "whole.pt")
+
+
+def test_a_large_checkpoint_stays_far_below_the_bounds(tmp_path):
+    weights = {f"encoder.blocks.{i}.weight": torch.zeros(2, 3) for i in range(1_000)}
+    optimizer = {i: {"exp_avg": torch.zeros(2)} for i in range(1_000)}
+    torch.save({"state_dict": weights, "optimizer": optimizer}, tmp_path / "large.pt")
+    with zipfile.ZipFile(tmp_path / "large.pt") as archive:
+        program = archive.read("large/data.pkl")
+    assert sum(1 for _ in pickletools.genops(program)) < MAX_STEPS / 20
+    assert len(read_lightning_state_dict(tmp_path / "large.pt")) == 1_000
+
+
 def test_tensors_of_every_kind_come_back(tmp_path):
     weights = {
         dtype: torch.arange(6).reshape(2, 3).to(getattr(torch, dtype))
@@ -221,6 +302,41 @@ def test_damaged_archives_are_refused(tmp_path, change, found):
     with pytest.raises(InputError, match=found) as error:
         read_lightning_state_dict(file)
     assert str(file) in str(error.value)
+
+
+CENTRAL = b"PK\x01\x02"
+"""Where the entry of a member in the table of contents starts."""
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (6, struct.pack("<H", 99)),  # a version of the format that nobody has
+        (8, struct.pack("<H", 0x800)),  # the name is said to be UTF-8, and is not
+        (8, struct.pack("<H", 0x1)),  # encrypted
+        (42, struct.pack("<I", 2**32 - 2)),  # begins beyond the end
+    ],
+)
+def test_tables_of_contents_that_cannot_be_are_refused(tmp_path, place, value):
+    torch.save({"a": torch.zeros(4)}, tmp_path / "whole.pt")
+    data = bytearray((tmp_path / "whole.pt").read_bytes())
+    start = data.index(CENTRAL)
+    data[start + place : start + place + len(value)] = value
+    if value == struct.pack("<H", 0x800):
+        data[start + 46] = 0xFF
+    (tmp_path / "damaged.pt").write_bytes(data)
+    with pytest.raises(InputError, match="expected a PyTorch checkpoint") as error:
+        read_lightning_state_dict(tmp_path / "damaged.pt")
+    assert "\n" not in str(error.value)
+
+
+def test_a_member_that_begins_beyond_all_files_is_refused(tmp_path):
+    torch.save({"a": torch.zeros(4)}, tmp_path / "whole.pt")
+    with TensorArchive(tmp_path / "whole.pt") as archive:
+        record = archive.content["a"]
+        archive._zip.getinfo("whole/data/0").header_offset = 2**64 - 1
+        with pytest.raises(InputError, match="whole/data/0 damaged"):
+            archive.tensor(record)
 
 
 def test_a_compressed_archive_is_refused(tmp_path):

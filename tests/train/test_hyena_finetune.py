@@ -9,6 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 import sclinguist_core as scl
+from sclinguist_core.data.preprocess import protein_clr, standardize
 from sclinguist_core.data.readers.memory import as_section
 from sclinguist_core.errors import InputError
 from sclinguist_core.model.checkpoint import load_checkpoint, save_checkpoint
@@ -16,8 +17,8 @@ from sclinguist_core.model.hyena import HyenaTranslator
 from sclinguist_core.model.hyena_checkpoint import hyena_checkpoint
 from sclinguist_core.model.hyena_config import HyenaConfig
 from sclinguist_core.train.cli import app
-from sclinguist_core.train.finetune import finetune
-from sclinguist_core.train.hyena_finetune import finetune_hyena
+from sclinguist_core.train.finetune import FineTuned, finetune
+from sclinguist_core.train.hyena_finetune import _compare, _split, finetune_hyena
 from sclinguist_core.train.hyena_stage import PublishedCells
 from sclinguist_core.train.published_cells import known_symbols, published_error
 from synthetic import paired_cells
@@ -154,6 +155,90 @@ def test_from_the_command_line(base, tmp_path):
 def test_cells_that_cannot_be_used(base, change, said):
     with pytest.raises(InputError, match=said):
         finetune(change(paired_cells(80)).copy(), model=base, device="cpu")
+
+
+def test_more_cells_than_are_wanted_must_be_wanted(base):
+    with pytest.raises(InputError, match="max_cells 20: expected at least 50"):
+        finetune(paired_cells(80), model=base, max_cells=20, device="cpu")
+
+
+def test_many_small_files_are_split_together(base):
+    sections = [replace(as_section(paired_cells(4, seed=i)), name=f"well {i}") for i in range(15)]
+    result = finetune_hyena(sections, base, max_cells=1_000, device="cpu", steps=10)
+    assert result.judged == "on 12 held-out cells"
+    assert "steps on 36 cells" in result.checkpoint.card
+    # Every file decided something, be it when to stop.
+    assert set(result.checkpoint.info.training_datasets) == {s.name for s in sections}
+
+
+@pytest.mark.parametrize("max_cells", [50, 73, 1_000])
+def test_each_file_gives_its_share_of_every_part(max_cells):
+    cells = []
+    for i, n in enumerate((100, 50, 3)):
+        section = replace(as_section(paired_cells(n, seed=i)), name=str(i))
+        cells.append(PublishedCells.of(section, known_symbols(section.rna()), ["CD3", "CD19"]))
+        # The number of the cell, to tell it by.
+        cells[-1].clr[:, 0] = np.arange(n)
+    split = _split(cells, max_cells, np.random.default_rng(0))
+    n = min(max_cells, 153)
+    sizes = [sum(part.n_obs for part in parts) for parts in (split.stop, split.report, split.train)]
+    assert sum(sizes) == n
+    assert min(sizes[:2]) >= n // 5
+    if max_cells > 153:
+        assert [part.n_obs for part in split.report[:2]] == [20, 10]
+    drawn = [
+        (part.name, number)
+        for parts in (split.stop, split.report, split.train)
+        for part in parts
+        for number in part.clr[:, 0]
+    ]
+    assert len(set(drawn)) == n
+
+
+def test_undefined_correlations_are_left_out_of_the_mean():
+    section = as_section(paired_cells(60))
+    names = ["CD14", "CD19", "CD3"]
+    cells = PublishedCells.of(section, known_symbols(section.rna()), names)
+    good = np.nan_to_num(cells.clr)
+    constant = good.copy()
+    constant[:, 2] = 1.0
+    table = _compare([section], names, [cells], [good], [constant])
+    assert table["protein"].tolist() == ["CD14", "CD19", "CD3"]
+    assert table["r_before"].to_numpy() == pytest.approx([1, 1, 1])
+    assert table["r_after"].isna().tolist() == [False, False, True]
+    table["r_before"] = [0.4, 0.2, 0.9]  # the last has no figure to be compared with
+    headline = FineTuned(checkpoint=None, comparison=table, warnings=()).headline
+    assert "0.30 before, 1.00 after over 2 of 3 proteins that the model knew" in headline
+    nowhere = FineTuned(checkpoint=None, comparison=table[2:], warnings=()).headline
+    assert "not defined over 0 of 1 proteins" in nowhere
+    cells.target[:, 1] = np.nan
+    assert _compare([section], names, [cells], [good], [good])["protein"].tolist() == [
+        "CD14", "CD3",
+    ]  # fmt: skip
+
+
+def test_antibodies_of_one_protein_are_averaged_in_both():
+    cells = paired_cells(60)
+    rng = np.random.default_rng(5)
+    counts = cells.obsm["protein"].rename(columns={"CD3": "CD3_UCHT1"})
+    counts["CD3_TotalSeqB"] = rng.permutation(counts["CD3_UCHT1"].to_numpy())
+    cells.obsm["protein"] = counts
+    section = as_section(cells)
+    assert (
+        section.table.uns["protein_panel"]
+        .loc[["CD3_UCHT1", "CD3_TotalSeqB"], "canonical"]
+        .eq("CD3")
+        .all()
+    )
+    found = PublishedCells.of(section, known_symbols(section.rna()), ["CD3", "CD19"])
+    z = standardize(protein_clr(counts, counts.columns == "IgG1"))
+    expected = z[["CD3_UCHT1", "CD3_TotalSeqB"]].mean(axis=1)
+    np.testing.assert_allclose(found.clr[:, 0], expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found.clr[:, 1], z["CD19"], rtol=0, atol=1e-5)
+    swapped = cells.copy()
+    swapped.obsm["protein"] = counts[counts.columns[::-1]]
+    again = PublishedCells.of(as_section(swapped), known_symbols(section.rna()), ["CD3", "CD19"])
+    np.testing.assert_allclose(again.clr, found.clr, rtol=0, atol=1e-5)
 
 
 def without_protein(cells):

@@ -18,6 +18,7 @@ from sclinguist_core.vocabulary import (
     resolve_protein,
 )
 from sclinguist_core.vocabulary._tables import read_table
+from sclinguist_core.vocabulary.proteins import find_product
 
 PROTEINS = list_proteins()
 CANONICAL = list(PROTEINS.index)
@@ -50,6 +51,30 @@ def test_genes_and_kind(name: str, genes: tuple[str, ...], kind: str) -> None:
     protein = resolve_protein(name)
     assert protein.genes == genes
     assert protein.kind == kind
+
+
+@pytest.mark.parametrize(
+    ("name", "canonical", "genes"),
+    [
+        ("M6PR", "M6PR", ("M6PR",)),  # an alias of CD222, which IGF2R codes for
+        ("MIB1", "MIB1", ("MIB1",)),  # an antibody clone against Ki-67
+        ("IGF2R", "CD222", ("IGF2R",)),
+        ("CD3E", "CD3", ("CD3D", "CD3E", "CD3G")),
+        ("PTPRC", "CD45", ("PTPRC",)),
+        ("PD-1", "CD279", ("PDCD1",)),
+        ("IGK", "Ig-kappa", ("IGKC",)),  # a locus, which has no product of its own
+    ],
+)
+def test_a_gene_symbol_beats_the_alias_of_another_protein(name, canonical, genes) -> None:
+    found = find_product(name)
+    assert found is not None
+    assert (found.name, found.genes) == (canonical, genes)
+
+
+def test_every_gene_codes_for_its_product() -> None:
+    ids = gene_table()["ensembl_id"]
+    products = {symbol: find_product(symbol) for symbol in ids.index[ids != ""]}
+    assert [symbol for symbol, found in products.items() if symbol not in found.genes] == []
 
 
 def test_notes_say_what_a_reader_must_know() -> None:

@@ -33,6 +33,7 @@ from sclinguist_core.data.readers import open_section
 from sclinguist_core.evaluation.held_out import read_held_out, spots_of
 from sclinguist_core.evaluation.refit import refit
 from sclinguist_core.evaluation.tasks import open_cells
+from sclinguist_core.evaluation.unseen_protein import protein_parts
 from sclinguist_core.inference.query import QueryRunner
 from sclinguist_core.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sclinguist_core.model.gene_queries import gene_queries
@@ -48,27 +49,6 @@ from train_bundled import FOLDS  # noqa: E402  (a script beside this folder)
 ROWS = {"cells": 500, "spots": 300}
 RULES = ("by gene", "by decoder", "imputed mRNA", "measured mRNA")
 QUANTILES = (0.05, 0.95)
-
-
-def protein_parts(names: list[str], n_parts: int, seed: int = 0) -> list[list[str]]:
-    """Deal proteins with coding genes into parts; those that share a gene stay together."""
-    genes = list_proteins()["genes"].reindex(names).fillna("")
-    group: dict[str, int] = {}
-    members: list[set[str]] = []
-    for name, coding in genes[genes != ""].items():
-        found = sorted({group[gene] for gene in coding.split(";") if gene in group})
-        joined = set.union({str(name)}, *(members[i] for i in found))
-        for i in found:
-            members[i] = set()
-        members.append(joined)
-        for member in joined:
-            group |= dict.fromkeys(genes[member].split(";"), len(members) - 1)
-    members = [sorted(some) for some in members if some]
-    order = np.random.default_rng(seed).permutation(len(members))
-    parts: list[list[str]] = [[] for _ in range(n_parts)]
-    for i in order:
-        min(parts, key=len).extend(members[i])
-    return [sorted(part) for part in parts]
 
 
 def train_without(data: Path, fold: str, unseen: list[str], steps: int, folder: Path) -> Checkpoint:
@@ -274,7 +254,8 @@ def main() -> None:
     started = time.perf_counter()
     ALL_NAMES.extend(load_checkpoint(arguments.runs / "final").protein_names)
     arguments.work.mkdir(parents=True, exist_ok=True)
-    table = evaluate(arguments, protein_parts(ALL_NAMES, arguments.parts))
+    genes = list_proteins()["genes"].reindex(ALL_NAMES).fillna("").to_dict()
+    table = evaluate(arguments, protein_parts(genes, arguments.parts))
     page = report(table, arguments, started)
     print(page)
     arguments.results.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ from sclinguist_core.data.readers import open_section
 from sclinguist_core.model.checkpoint import load_checkpoint
 from sclinguist_core.model.sct_tokens import sct_tokens
 from sclinguist_core.train.recipe import read_recipe
-from sclinguist_core.train.sct_stage import SctCells, SctChunks, confusion, matthews
+from sclinguist_core.train.sct_stage import SctCells, SctChunks, guesses, matthews
 from sclinguist_core.train.sources import open_entry
 
 TESTS = ("rna_only/pbmc1k_5prime.h5ad", "citeseq/malt_1000.h5ad")
@@ -55,25 +55,26 @@ def rounded_mean(counts: np.ndarray) -> np.ndarray:
 def scores(model, chunks: SctChunks, known: np.ndarray) -> dict[str, float]:
     """Matthews correlation of each way to guess, and what was scored."""
     drawn = [chunks.chunk(0, number) for number in range(chunks.n_chunks)]
-    tables = {name: np.zeros((N_LEVELS, N_LEVELS), np.int64) for name in ("f", "m", "b")}
+    simple: dict[str, list[np.ndarray]] = {name: [] for name in ("true", "f", "m", "b")}
     most, mean = known.argmax(axis=1), rounded_mean(known)
     for chunk in drawn:
         tokens, level = (chunk.tensors[name].numpy() for name in ("tokens", "level"))
         in_bag = np.stack([(tokens == each).sum(axis=1) for each in range(N_LEVELS)], axis=-1)
         bag, cell, gene = np.nonzero(level >= 0)
-        truth = level[bag, cell, gene]
+        simple["true"].append(level[bag, cell, gene].astype(np.int64))
         for name, guess in (
             ("f", most[gene]), ("m", mean[gene]), ("b", rounded_mean(in_bag)[bag, gene]),
         ):  # fmt: skip
-            np.add.at(tables[name], (truth, guess), 1)
-    by_network = confusion(model, drawn)
+            simple[name].append(guess)
+    said = {name: np.concatenate(parts) for name, parts in simple.items()}
+    truth, by_network = guesses(model, drawn)
     return {
-        "hidden": int(by_network.sum()),
-        "zeros": by_network[0].sum() / by_network.sum(),
-        "network": matthews(by_network),
-        "most frequent": matthews(tables["f"]),
-        "mean": matthews(tables["m"]),
-        "mean of the bag": matthews(tables["b"]),
+        "hidden": len(truth),
+        "zeros": (truth == 0).mean(),
+        "network": matthews(truth, by_network),
+        "most frequent": matthews(said["true"], said["f"]),
+        "mean": matthews(said["true"], said["m"]),
+        "mean of the bag": matthews(said["true"], said["b"]),
     }
 
 

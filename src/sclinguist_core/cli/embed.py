@@ -102,7 +102,9 @@ def embed(
         table = section_table(sections[0])
         attach(table, embedded[0])
     else:
-        table = join(sections, embedded)
+        table, notes = join(sections, embedded)
+        for sentence in notes:
+            typer.echo(f"Note: {sentence}", err=True)
     correct_table(table, correct, batch_key)
     figures = None if labels is None else _scores(table, labels, batch_key, correct)
     write_table(table, output)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from sclinguist_core.data.section import Section
+    from sclinguist_core.evaluation.deletion import Deletion
     from sclinguist_core.inference.explanation import Explanation
     from sclinguist_core.model.checkpoint import Checkpoint
 
@@ -79,8 +80,9 @@ def explain(
 ) -> None:
     """Rank the genes that predicted proteins of INPUT rest on: of the model, not causes."""
     from sclinguist_core.data.readers import open_section
-    from sclinguist_core.inference.explain import explain_iter, explainable
+    from sclinguist_core.inference.explain import best_predicted, explain_iter, explainable
     from sclinguist_core.inference.explain_agreement import across_models, agreement
+    from sclinguist_core.inference.prepare import select_proteins
 
     check_csv(output)
     if cells is not None:
@@ -90,6 +92,10 @@ def explain(
     checkpoint = explainable(model)
     others = [explainable(other) for other in also_model or []]
     proteins = None if protein is None else names_in(",".join(protein))
+    if proteins is None:
+        proteins = best_predicted(checkpoint, noun(section))
+    for each in (checkpoint, *others):
+        select_proteins(each, proteins)  # refused before work is spent
     options: dict[str, Any] = {
         "method": method,
         "steps": steps,
@@ -117,14 +123,16 @@ def explain(
         ranked = ranked.join(across_models(every))
         for name, one in zip(also_model or [], every[1:], strict=True):
             typer.echo(_describe_agreement(name, agreement(explanation, one)), err=True)
+    # All is worked out before anything is written: who stops it half-way finds no half of a set.
+    grouped = None if groups is None else explanation.grouped(groups)
+    checks = _checks(section, explanation, checkpoint, device, seed) if check else None
     written = [_csv(ranked.reset_index(), output)]
-    if groups is not None:
-        grouped = explanation.grouped(groups)
+    if grouped is not None:
         written.append(_csv(grouped.reset_index(), _beside(output, "groups")))
     if network:
         written += _write_network(ranked, output)
-    if check:
-        written += _write_checks(section, explanation, output, checkpoint, device, seed)
+    if checks is not None:
+        written += _write_checks(*checks, output)
     if cells is not None:
         written.append(_write_cells(section, explanation, ranked, cells))
     for path in written:
@@ -198,15 +206,14 @@ def _write_network(ranked: pd.DataFrame, output: Path) -> list[Path]:
     return [*written, path.with_suffix(".graphml")]
 
 
-def _write_checks(
+def _checks(
     section: Section,
     explanation: Explanation,
-    output: Path,
     checkpoint: Checkpoint,
     device: str,
     seed: int,
-) -> list[Path]:
-    from sclinguist_core.evaluation.deletion import deletion_figure, deletion_iter
+) -> tuple[Deletion, pd.DataFrame]:
+    from sclinguist_core.evaluation.deletion import deletion_iter
     from sclinguist_core.evaluation.randomisation import randomisation_iter
 
     options: dict[str, Any] = {"model": checkpoint, "device": device, "seed": seed}
@@ -217,6 +224,12 @@ def _write_checks(
     last = random.groupby("redrawn", sort=False)["rank_correlation"].mean()
     each = ", ".join(f"{name} {value:.2f}" for name, value in last.items())
     typer.echo(f"Rank correlation with random weights, redrawn down to: {each}", err=True)
+    return deletion, random
+
+
+def _write_checks(deletion: Deletion, random: pd.DataFrame, output: Path) -> list[Path]:
+    from sclinguist_core.evaluation.deletion import deletion_figure
+
     path = _beside(output, "deletion")
     return [
         _csv(deletion.table, path),

@@ -41,9 +41,13 @@ def import_checkpoint(
     from sclinguist_core.errors import InputError
     from sclinguist_core.model.checkpoint import check_checkpoint_target
 
+    for path in (source, genes, proteins):
+        if path is not None and _lies_in(path, output):
+            raise InputError(
+                f"{path}: lies in {output}, which is to be written anew, expected the output in a "
+                "folder of its own; choose another name."
+            )
     check_checkpoint_target(output)
-    if output.exists() and source.exists() and output.samefile(source):
-        raise InputError(f"{output}: is the checkpoint itself; choose another name.")
     imported = run_with_bar(_save(source, output, genes, proteins, name), unit="MB")
     for sentence in imported.notes:
         typer.echo(f"Note: {sentence}", err=True)
@@ -57,6 +61,12 @@ def import_checkpoint(
             err=True,
         )
     typer.echo(output)
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    """Whether replacing the folder would remove the file, by whatever name it is called."""
+    places = (path.resolve(), *path.resolve().parents)
+    return folder.exists() and any(p.exists() and p.samefile(folder) for p in places)
 
 
 def _save(

@@ -74,6 +74,11 @@ def impute(
 
     if genes is not None and all_genes:
         raise InputError("--genes and --all: found both, expected one of them.")
+    if evaluate and (genes is not None or all_genes or levels):
+        raise InputError(
+            "--evaluate: found together with --genes, --all or --levels, expected it without: "
+            "entries of all measured genes are hidden."
+        )
     if evaluate:
         _evaluate(
             source, output, context=context, neighbours=neighbours, model=model, device=device,
@@ -99,9 +104,10 @@ def impute(
         seed=seed,
     )
     imputation = run_with_bar(steps, unit=noun(section))
+    said = describe(section, imputation)
     attach(section.table, imputation, levels=levels)
     write_table(section_table(section), output)
-    typer.echo(describe(section, imputation), err=True)
+    typer.echo(said, err=True)
     typer.echo(output)
 
 
@@ -133,10 +139,14 @@ def describe(section: Section, imputation: Imputation) -> str:
         lines.append(
             f"Not measured here, so untested: {some}"
             + (f" and {n_more:,} more" if n_more > 0 else "")
-            + ". Measured ones, treated as if they never had been: "
-            f"median Pearson {info['never_measured_median_pearson']:.2f}, MCC "
-            f"{info['never_measured_mcc']:.2f}"
+            + "."
         )
+        # A network that was trained to guess hidden genes has no such test.
+        if "never_measured_mcc" in info:
+            lines[-1] += (
+                " Measured ones, treated as if they never had been: median Pearson "
+                f"{info['never_measured_median_pearson']:.2f}, MCC {info['never_measured_mcc']:.2f}"
+            )
     lines += [f"Note: {sentence}" for sentence in imputation.warnings]
     return "\n".join(lines)
 

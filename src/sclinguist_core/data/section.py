@@ -157,9 +157,21 @@ class Section:
         return "spatial" in self.table.obsm
 
     @property
+    def counts_var(self) -> pd.DataFrame:
+        """Features that the raw counts are of: ``var`` of the table, or of its ``raw``."""
+        raw = self.counts_location == "raw" and self.table.raw is not None
+        return self.table.raw.var if raw else self.table.var
+
+    @property
+    def measured(self) -> np.ndarray | sparse.csr_matrix | None:
+        """(n_obs, features of the counts) bool, ``layers["measured"]``; see `RnaCounts`."""
+        # A layer has the columns of the table, which are not those of ``raw``.
+        return None if self.counts_location == "raw" else self.table.layers.get("measured")
+
+    @property
     def has_rna(self) -> bool:
         """Whether the table holds genes, not antibodies alone."""
-        return bool(gene_mask(self._counts_var()).any())
+        return bool(gene_mask(self.counts_var).any())
 
     @property
     def has_protein(self) -> bool:
@@ -234,7 +246,7 @@ class Section:
         InputError
             If the section holds no genes.
         """
-        var = self._counts_var()
+        var = self.counts_var
         genes = gene_mask(var)
         if not genes.any():
             raise InputError(
@@ -243,9 +255,7 @@ class Section:
             )
         counts = counts_at(self.table, self.counts_location)
         ids = gene_ids(var)
-        measured = None
-        if self.counts_location != "raw" and "measured" in self.table.layers:
-            measured = self.table.layers["measured"]
+        measured = self.measured
         if not genes.all():
             counts = counts[:, genes]
             ids = None if ids is None else ids[genes]
@@ -267,10 +277,6 @@ class Section:
         from sclinguist_core.data.spatialdata_export import to_spatialdata
 
         return to_spatialdata(self)
-
-    def _counts_var(self) -> pd.DataFrame:
-        raw = self.counts_location == "raw" and self.table.raw is not None
-        return self.table.raw.var if raw else self.table.var
 
     def __repr__(self) -> str:
         parts = [f"{self.n_obs} x {self.table.n_vars}", self.assay]

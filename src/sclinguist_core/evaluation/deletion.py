@@ -189,7 +189,10 @@ def _orders(
     for candidates in drawn.T:
         # Lowest in the ranking are the genes without influence, not those with a negative one.
         weakest = candidates[np.argsort(np.abs(share[candidates]), kind="stable")]
-        last[next(gene for gene in weakest.tolist() if gene not in last)] = None
+        # A gene all of whose likes are taken has no counterpart.
+        free = next((gene for gene in weakest.tolist() if gene not in last), None)
+        if free is not None:
+            last[free] = None
     random = [(RANDOM, draw, genes) for draw, genes in enumerate(drawn[:draws])]
     return [(FIRST, 0, first), *random, (LAST, 0, np.array(list(last), np.int64))]
 

@@ -19,6 +19,7 @@ import pandas as pd
 
 from sclinguist_core.data.preprocess import protein_clr, protein_minmax
 from sclinguist_core.data.section import Section
+from sclinguist_core.data.seen import seen_in_training
 from sclinguist_core.errors import InputError
 from sclinguist_core.evaluation import baselines, inputs, metrics
 
@@ -180,7 +181,7 @@ def evaluate(
         values[~np.isfinite(predicted)] = np.nan
 
     info = inputs.provenance(section)
-    seen = inputs.seen_in_training(
+    seen = seen_in_training(
         section,
         [str(name) for name in info.get("training_datasets", ())],
         predicted_from=str(info.get("input", "")),

@@ -22,13 +22,13 @@ import pandas as pd
 from scipy import sparse
 
 from sclinguist_core.data.align import AlignedRna
-from sclinguist_core.data.levels import extremes
+from sclinguist_core.data.levels import extremes, level_mcc
 from sclinguist_core.data.preprocess import log1p_cp10k, size_factors
 from sclinguist_core.data.section import Section
+from sclinguist_core.data.seen import seen_in_training
 from sclinguist_core.errors import InputError
-from sclinguist_core.evaluation.inputs import seen_in_training
-from sclinguist_core.inference.bag import N_NEIGHBOURS, bag_weights
-from sclinguist_core.inference.impute import MIN_ROWS, check_context, refuse_nearest
+from sclinguist_core.inference.bag import N_NEIGHBOURS, bag_weights, check_context
+from sclinguist_core.inference.impute import MIN_ROWS, refuse_nearest
 from sclinguist_core.inference.impute_calibration import Describer, hide_entries, truth
 from sclinguist_core.inference.impute_methods import (
     HIDDEN_SHARE,
@@ -37,7 +37,7 @@ from sclinguist_core.inference.impute_methods import (
     Imputer,
     StateImputer,
 )
-from sclinguist_core.inference.impute_scores import MIN_EXPRESSED, entry_pearson, level_mcc
+from sclinguist_core.inference.impute_scores import MIN_EXPRESSED, entry_pearson
 from sclinguist_core.inference.impute_survey import bag_mean, with_cells
 from sclinguist_core.inference.prepare import prepare
 from sclinguist_core.inference.progress import Progress
@@ -229,7 +229,7 @@ def evaluate_imputation_iter(
         As `impute.impute_iter`.
     """
     for context in contexts:
-        check_context(section, context, n_neighbours)
+        check_context(context, n_neighbours, name=section.name, is_spatial=section.is_spatial)
     yield Progress(0, section.n_obs, "loading model")
     prepared = prepare(section, model=model, device=device, for_protein=False)
     checkpoint = prepared.checkpoint
@@ -306,8 +306,8 @@ def score_imputers(
     n, n_genes = rna.counts.shape
     rows = np.sort(rng.choice(n, min(n, MAX_TEST_ROWS), replace=False))
     visible, hidden = hide_entries(rna, HIDDEN_SHARE, rng, rows=rows)
-    whole = log1p_cp10k(rna.counts, rna.shares(gene_share))
-    value, level = truth(whole, hidden)
+    part = rna.take(rows)
+    value, level = truth(log1p_cp10k(part.counts, part.shares(gene_share)), hidden[rows])
     gene = hidden.indices
     cell = np.repeat(np.arange(n), np.diff(hidden.indptr))
     n_hidden = np.bincount(gene, minlength=n_genes)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,32 +140,6 @@ def provenance(section: Section) -> dict[str, Any]:
     """``uns["sclinguist"]`` of a prediction as a plain dictionary; empty where there is none."""
     found = section.table.uns.get("sclinguist")
     return dict(found) if isinstance(found, Mapping) else {}
-
-
-def dataset_key(name: str) -> str:
-    """Reduce a data set's name to what identifies it: letters and digits, lower case."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-def seen_in_training(
-    section: Section, training_datasets: Iterable[str], *, predicted_from: str = ""
-) -> str:
-    """Name of the training set that a section is, by its name; "" if it is none.
-
-    Parameters
-    ----------
-    section
-        What is evaluated.
-    training_datasets
-        Names of the data sets that the model was trained on.
-    predicted_from
-        Name that the section had when it was predicted.
-    """
-    names = {section.name, predicted_from}
-    if section.source is not None:
-        names.add(section.source.stem)
-    keys = {dataset_key(name) for name in names if name}
-    return next((name for name in training_datasets if dataset_key(name) in keys), "")
 
 
 def is_simulated(section: Section) -> bool:

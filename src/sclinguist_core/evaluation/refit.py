@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sclinguist_core.evaluation.inputs import dataset_key
+from sclinguist_core.data.seen import dataset_key
 from sclinguist_core.evaluation.tasks import MeasuredCells
 
 if TYPE_CHECKING:

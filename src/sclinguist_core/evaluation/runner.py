@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from sclinguist_core.data.seen import seen_in_training
 from sclinguist_core.errors import InputError
-from sclinguist_core.evaluation import baselines, few_shot, inputs, totalvi
+from sclinguist_core.evaluation import baselines, few_shot, totalvi
 from sclinguist_core.evaluation.benchmark_config import FULL, BenchmarkConfig
 from sclinguist_core.evaluation.degrade import Degradation
 from sclinguist_core.evaluation.embeddings import EmbeddingMethods
@@ -201,7 +202,7 @@ class Runner:
         if self.checkpoint is None:
             return None
         section = replace(task.test.to_section(), name=name)
-        known = inputs.seen_in_training(section, self.checkpoint.info.training_datasets)
+        known = seen_in_training(section, self.checkpoint.info.training_datasets)
         if known and self.config.split in {"donor", "random", "few-shot"}:
             self.note(
                 f"{name}: the model was trained on this data set ({known}) and is left out; give "

@@ -21,8 +21,10 @@ import pandas as pd
 
 from sclinguist_core.data.readers.memory import around_same_arrays, as_section
 from sclinguist_core.data.section import Section
+from sclinguist_core.data.seen import seen_in_training, seen_warning
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference.annotate_votes import N_NEIGHBOURS, LabelledCells, Votes
+from sclinguist_core.inference.bag import check_context
 from sclinguist_core.inference.embed import check_options, embed_iter
 from sclinguist_core.inference.embed_correct import CENTER_SHARE, check_column
 from sclinguist_core.inference.progress import Progress, finish
@@ -138,8 +140,7 @@ def annotate_iter(
     named = [references] if isinstance(references, Section) else list(references)
     _check(min_confidence, correct, named)
     check_options("protein", context, n_neighbours, batch_size)
-    if context == "spatial":
-        _ = section.positions  # refused before work is spent
+    check_context(context, n_neighbours, name=section.name, is_spatial=section.is_spatial)
     known = [labels_of(reference.table, labels, reference.name) for reference in named]
     if len(kinds := {name for part in known for name in part if name is not None}) < 2:
         raise InputError(
@@ -176,7 +177,11 @@ def annotate_iter(
     cells = LabelledCells(reference_values, names, n_neighbours=n_neighbours, seed=seed)
     yield Progress(total, total, "voting")
     votes = cells(values)
-    seen = checkpoint.info.training_datasets
+    trained_on = checkpoint.info.training_datasets
+    seen = [name for one in (*named, section) if (name := seen_in_training(one, trained_on))]
+    seen = list(dict.fromkeys(seen))
+    if seen:
+        warnings.append(seen_warning(seen))
     info = {
         **{name: value for name, value in embedded.info.items() if name != "names"},
         "references": [reference.name for reference in named],
@@ -187,7 +192,7 @@ def annotate_iter(
         "correct": correct,
         "neighbours": n_neighbours,
         "temperature": round(cells.temperature, 3),
-        "seen_in_training": [one.name for one in (*named, section) if one.name in seen],
+        "seen_in_training": seen,
         "seed": seed,
         "seconds": round(time.perf_counter() - started, 3),
     }
@@ -294,6 +299,7 @@ def annotate(
     model: str | Path | Checkpoint = "bundled",
     device: str = "auto",
     batch_size: int | None = None,
+    seed: int = 0,
     layer: str | None = None,
 ) -> AnnData:
     """Annotate cell types and return the table with them; for notebooks.
@@ -302,10 +308,12 @@ def annotate(
     ----------
     source
         AnnData with raw counts in X, a layer or raw; a `Section`; or a path that `open_section`
-        reads. An AnnData is not changed.
+        reads. What is given is not changed.
     reference
         The same, with labels in a column of obs; or a list of such, which are pooled.
-    labels, min_confidence, reject_novel, correct, context, n_neighbours, model, device, batch_size
+    labels, min_confidence, reject_novel, correct, context, n_neighbours
+        See `annotate_iter`.
+    model, device, batch_size, seed
         See `annotate_iter`.
     layer
         Layer of the source that holds the raw counts; found by itself when None.
@@ -336,6 +344,7 @@ def annotate(
             model=model,
             device=device,
             batch_size=batch_size,
+            seed=seed,
         )
     )
     for sentence in annotation.warnings:

@@ -22,6 +22,40 @@ EXACT_ROWS = 50_000
 approximate search takes to compile."""
 
 
+def check_context(
+    context: str,
+    n_neighbours: int = N_NEIGHBOURS,
+    *,
+    name: str = "the input",
+    is_spatial: bool = True,
+) -> None:
+    """Refuse a context that is not known, or that takes positions which the input has not.
+
+    Parameters
+    ----------
+    context, n_neighbours
+        See `bag_weights`.
+    name
+        Of the input, for the message.
+    is_spatial
+        Whether it has positions; True where that is not known yet.
+
+    Raises
+    ------
+    InputError
+        Naming what was found and what was expected.
+    """
+    if context not in CONTEXTS:
+        raise InputError(f"context {context!r}: expected one of {', '.join(CONTEXTS)}.")
+    if context == "spatial" and not is_spatial:
+        raise InputError(
+            f"context 'spatial': {name} has no positions on a tissue, expected a section; "
+            "choose 'nearest' for dissociated cells."
+        )
+    if n_neighbours < 1:
+        raise InputError(f"neighbours {n_neighbours}: expected at least 1.")
+
+
 def bag_weights(
     section_positions: np.ndarray | None,
     embedding: np.ndarray | None,
@@ -62,10 +96,7 @@ def bag_weights(
     InputError
         If the context is another, or what it needs is missing.
     """
-    if context not in CONTEXTS:
-        raise InputError(f"context {context!r}: expected one of {', '.join(CONTEXTS)}.")
-    if n_neighbours < 1:
-        raise InputError(f"neighbours {n_neighbours}: expected at least 1.")
+    check_context(context, n_neighbours, is_spatial=section_positions is not None)
     if context == "none":
         given = section_positions if embedding is None else embedding
         if given is None:
@@ -73,11 +104,6 @@ def bag_weights(
         return sparse.identity(len(given), dtype=np.float32, format="csr")
     places = section_positions if context == "spatial" else embedding
     if places is None:
-        if context == "spatial":
-            raise InputError(
-                "context 'spatial': the input has no positions on a tissue, expected a section; "
-                "choose 'nearest' for dissociated cells."
-            )
         raise InputError("context 'nearest': expected an embedding, found none.")
     places = np.asarray(places)
     n = len(places)

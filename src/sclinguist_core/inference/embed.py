@@ -22,10 +22,11 @@ from sclinguist_core.data.batches import TokenBatch
 from sclinguist_core.data.readers.memory import around_same_arrays, as_section
 from sclinguist_core.data.section import Section
 from sclinguist_core.errors import InputError
-from sclinguist_core.inference.bag import CONTEXTS, N_NEIGHBOURS, bag_weights
+from sclinguist_core.inference.bag import N_NEIGHBOURS, bag_weights, check_context
 from sclinguist_core.inference.prepare import Prepared, prepare
 from sclinguist_core.inference.progress import CHUNK_ROWS, Progress, finish
 from sclinguist_core.inference.runner import Outputs, TranslatorRunner
+from sclinguist_core.inference.smoothing import CONTEXT_SHARE, shift_to_context
 from sclinguist_core.model.architectures import SCT
 from sclinguist_core.model.checkpoint import Checkpoint
 from sclinguist_core.model.device import device_label
@@ -42,8 +43,6 @@ KINDS = {
     "protein": "predicted abundance of every protein of the model, not calibrated",
     "latent": "the model's trunk, which its protein queries read",
 }
-CONTEXT_SHARE = 0.5
-"""Share of a row's context in its embedding; the rest is its own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -128,8 +127,7 @@ def embed_iter(
     """
     started = time.perf_counter()
     check_options(kind, context, n_neighbours, batch_size)
-    if context == "spatial":
-        _ = section.positions  # refused before work is spent
+    check_context(context, n_neighbours, name=section.name, is_spatial=section.is_spatial)
     total = section.n_obs
     yield Progress(0, total, "loading model")
     prepared = prepare(section, model=model, device=device, for_protein=False)
@@ -178,10 +176,7 @@ def check_options(kind: str, context: str, n_neighbours: int, batch_size: int | 
     """
     if kind not in KINDS:
         raise InputError(f"kind {kind!r}: expected one of {', '.join(KINDS)}.")
-    if context not in CONTEXTS:
-        raise InputError(f"context {context!r}: expected one of {', '.join(CONTEXTS)}.")
-    if n_neighbours < 1:
-        raise InputError(f"neighbours {n_neighbours}: expected at least 1.")
+    check_context(context, n_neighbours)
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch size {batch_size}: expected at least 1.")
 
@@ -263,11 +258,11 @@ def with_context(
     float32, shape (n, E).
     """
     if positions is not None:
-        # A row without a value has no place either: nobody's mean becomes NaN.
+        # A row without a value has no place either, so that bags have as many rows as asked for.
         lost = ~np.isfinite(values).all(axis=1)
         positions = np.where(lost[:, None], np.nan, positions)
-    weights = bag_weights(positions, values, context, n_neighbours=n_neighbours)
-    return ((1.0 - share) * values + share * (weights @ values)).astype(np.float32)
+    bags = bag_weights(positions, values, context, n_neighbours=n_neighbours)
+    return (values + shift_to_context(values, bags, share)).astype(np.float32)
 
 
 def attach(table: AnnData, embedding: Embedding) -> None:
@@ -295,7 +290,8 @@ def embed(
     ----------
     source
         AnnData with raw counts in X, a layer or raw; a `Section`; a path that `open_section`
-        reads; or a list of them, which are joined (`embed_join.join`). An AnnData is not changed.
+        reads; or a list of them, which are joined (`embed_join.join`). What is given is not
+        changed.
     kind, context, n_neighbours, model, device, batch_size
         See `embed_iter`.
     correct
@@ -347,7 +343,9 @@ def embed(
             logger.warning("%s: %s", section.name, sentence)
         embedded.append(result)
     if several:
-        table = join(sections, embedded)
+        table, notes = join(sections, embedded)
+        for sentence in notes:
+            logger.warning(sentence)
     else:
         table = around_same_arrays(sections[0].table)
         attach(table, embedded[0])

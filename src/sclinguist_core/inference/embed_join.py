@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from sclinguist_core.data.counts import counts_at
 from sclinguist_core.data.section import Section
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference.embed import KEY, Embedding
@@ -34,7 +35,9 @@ def with_names(sections: Sequence[Section]) -> list[Section]:
     return named
 
 
-def join(sections: Sequence[Section], embeddings: Sequence[Embedding]) -> AnnData:
+def join(
+    sections: Sequence[Section], embeddings: Sequence[Embedding]
+) -> tuple[AnnData, tuple[str, ...]]:
     """Put data sets below each other.
 
     Parameters
@@ -46,16 +49,19 @@ def join(sections: Sequence[Section], embeddings: Sequence[Embedding]) -> AnnDat
 
     Returns
     -------
-    AnnData with all columns of obs that any of them has and ``obsm["X_sclinguist"]``. The counts
-    are in it only where all have the very same features in the same order; otherwise X is empty.
+    table
+        AnnData with all columns of obs that any of them has and ``obsm["X_sclinguist"]``. A column
+        that is called ``"dataset"`` already becomes ``"dataset_original"``. X holds the raw counts,
+        wherever each section keeps them, if all have the very same features in the same order;
+        otherwise it is empty. ``layers["measured"]`` comes along if any of them has it.
+    warnings
+        One sentence for everything that the user should know of the join.
 
     Raises
     ------
     InputError
         If the embeddings are of different models or kinds.
     """
-    import anndata
-
     for what in ("model_digest", "kind", "dimensions"):
         found = {embedding.info[what] for embedding in embeddings}
         if len(found) > 1:
@@ -63,20 +69,9 @@ def join(sections: Sequence[Section], embeddings: Sequence[Embedding]) -> AnnDat
                 f"embeddings: differ in {what} ({', '.join(map(str, sorted(found)))}), expected "
                 "the same model and kind for all; embed them together."
             )
-    tables = [section.table for section in sections]
-    frames = [
-        table.obs.assign(**{DATASET: section.name}).set_axis(
-            [f"{name}-{section.name}" for name in table.obs_names]
-        )
-        for section, table in zip(sections, tables, strict=True)
-    ]
-    obs = pd.concat(frames)
-    obs[DATASET] = pd.Categorical(obs[DATASET], [section.name for section in sections])
-    joined = anndata.AnnData(obs=obs)
-    same = all(table.var_names.equals(tables[0].var_names) for table in tables)
-    if same and all(sparse.issparse(table.X) for table in tables):
-        stacked = sparse.vstack([table.X for table in tables], format="csr")
-        joined = anndata.AnnData(X=stacked, obs=obs, var=tables[0].var.copy())
+    warnings: list[str] = []
+    obs = _joined_obs(sections, warnings)
+    joined = _joined_counts(sections, obs, warnings)
     joined.obsm[KEY] = np.concatenate([embedding.values for embedding in embeddings])
     shared = embeddings[0].info
     joined.uns["sclinguist_embed"] = {
@@ -84,13 +79,86 @@ def join(sections: Sequence[Section], embeddings: Sequence[Embedding]) -> AnnDat
         "input": [section.name for section in sections],
         "genes_found": [embedding.info["genes_found"] for embedding in embeddings],
         "seconds": round(sum(embedding.info["seconds"] for embedding in embeddings), 3),
-        "warnings": [
+        "warnings": warnings
+        + [
             f"{section.name}: {sentence}"
             for section, embedding in zip(sections, embeddings, strict=True)
             for sentence in embedding.warnings
         ],
     }
+    return joined, tuple(warnings)
+
+
+def _joined_obs(sections: Sequence[Section], warnings: list[str]) -> pd.DataFrame:
+    """Put the columns of the rows below each other, in types that files can hold."""
+    columns = {str(name) for section in sections for name in section.table.obs}
+    kept = f"{DATASET}_original"
+    while kept in columns:
+        kept += "_original"
+    if DATASET in columns:
+        warnings.append(
+            f"The inputs' own column '{DATASET}' of obs is '{kept}' now: '{DATASET}' says which "
+            "input a row is from."
+        )
+    frames = []
+    for section in sections:
+        frame = section.table.obs.rename(columns={DATASET: kept}).assign(**{DATASET: section.name})
+        frames.append(frame.set_axis([f"{name}-{section.name}" for name in frame.index]))
+    obs = pd.concat(frames).apply(_writable)
+    obs[DATASET] = pd.Categorical(obs[DATASET], [section.name for section in sections])
+    return obs
+
+
+_NULLABLE = {
+    "boolean": "boolean",
+    "integer": "Int64",
+    "floating": "float64",
+    "mixed-integer-float": "float64",
+}
+
+
+def _writable(column: pd.Series) -> pd.Series:
+    """Make one type of a column whose values are of several, or missing, as files want it.
+
+    Columns of different types, and columns that some inputs lack, come together as objects.
+    """
+    if column.dtype != object:
+        return column
+    kind = pd.api.types.infer_dtype(column, skipna=True)
+    if kind in _NULLABLE:
+        return column.astype(_NULLABLE[kind])
+    text = column.astype(str).where(column.notna())
+    # As text, what is missing could not be written (.h5ad) or would become a word (.zarr).
+    return text.astype("category") if text.isna().any() else text
+
+
+def _joined_counts(sections: Sequence[Section], obs: pd.DataFrame, warnings: list[str]) -> AnnData:
+    """Table of the rows with their raw counts; without counts where features differ."""
+    import anndata
+
+    features = sections[0].counts_var
+    if not all(section.counts_var.index.equals(features.index) for section in sections):
+        warnings.append(
+            "The inputs have different features: the joined table has the embedding and the "
+            "columns of obs, and no counts."
+        )
+        return anndata.AnnData(obs=obs)
+    counts = [counts_at(section.table, section.counts_location) for section in sections]
+    joined = anndata.AnnData(X=sparse.vstack(counts, format="csr"), obs=obs, var=features.copy())
+    measured = [section.measured for section in sections]
+    if any(mask is not None for mask in measured):
+        # Dense: nearly all are true, and a byte each takes less than an index.
+        joined.layers["measured"] = np.concatenate(
+            [
+                np.ones(part.shape, bool) if mask is None else _dense(mask)
+                for part, mask in zip(counts, measured, strict=True)
+            ]
+        )
     return joined
+
+
+def _dense(mask: Any) -> np.ndarray:
+    return np.asarray(mask.toarray() if sparse.issparse(mask) else mask, dtype=bool)
 
 
 _SHARED = (

@@ -23,10 +23,11 @@ import numpy as np
 
 import sclinguist_core
 from sclinguist_core.data.features import gene_mask
-from sclinguist_core.data.readers.memory import as_section
+from sclinguist_core.data.readers.memory import around_same_arrays, as_section
 from sclinguist_core.data.section import Section
+from sclinguist_core.data.seen import seen_in_training, seen_warning
 from sclinguist_core.errors import InputError
-from sclinguist_core.inference.bag import CONTEXTS, N_NEIGHBOURS
+from sclinguist_core.inference.bag import N_NEIGHBOURS, check_context
 from sclinguist_core.inference.imputation import Imputation, attach
 from sclinguist_core.inference.impute_components import impute_by_components
 from sclinguist_core.inference.impute_methods import StateImputer
@@ -98,7 +99,7 @@ def impute_iter(
         there are too many values, or the context needs what the section lacks.
     """
     started = time.perf_counter()
-    check_context(section, context, n_neighbours)
+    check_context(context, n_neighbours, name=section.name, is_spatial=section.is_spatial)
     yield Progress(0, section.n_obs, "loading model")
     prepared = prepare(section, model=model, device=device, for_protein=False)
     checkpoint = prepared.checkpoint
@@ -142,11 +143,8 @@ def impute_iter(
             "None of the genes was measured here, so neighbours have nothing to say of them: the "
             "context changes nothing."
         )
-    if section.name in checkpoint.info.training_datasets:
-        warnings.append(
-            f"The model was trained on {section.name}: the figures are better than they would be "
-            "on new data."
-        )
+    if seen := seen_in_training(section, checkpoint.info.training_datasets):
+        warnings.append(seen_warning([seen]))
     info = {
         "input": section.name,
         "model": checkpoint.info.name,
@@ -231,25 +229,6 @@ def _named(symbols: list[str], genes: Sequence[str]) -> np.ndarray:
     return np.array(list(found), np.int64)
 
 
-def check_context(section: Section, context: str, n_neighbours: int) -> None:
-    """Refuse a context that is not known, or that the section has not what it takes for.
-
-    Raises
-    ------
-    InputError
-        Which.
-    """
-    if context not in CONTEXTS:
-        raise InputError(f"context {context!r}: expected one of {', '.join(CONTEXTS)}.")
-    if context == "spatial" and not section.is_spatial:
-        raise InputError(
-            f"context 'spatial': {section.name} has no positions on a tissue, expected a section; "
-            "choose 'nearest' for dissociated cells."
-        )
-    if n_neighbours < 1:
-        raise InputError(f"neighbours {n_neighbours}: expected at least 1.")
-
-
 def refuse_nearest(context: str) -> None:
     """Refuse a context that the sCT architecture, which reads bags of its own, has no use for.
 
@@ -298,7 +277,7 @@ def impute(
     ----------
     source
         AnnData with raw counts in X, a layer or raw; a `Section`; or a path that `open_section`
-        reads. An AnnData is not changed.
+        reads. What is given is not changed.
     genes, all_genes, context, n_neighbours, model, device, seed
         See `impute_iter`.
     layer
@@ -308,7 +287,8 @@ def impute(
 
     Returns
     -------
-    AnnData with what `attach` writes.
+    AnnData with what `attach` writes. Data that imputation does not change are shared with the
+    input, not copied.
 
     Examples
     --------
@@ -330,5 +310,6 @@ def impute(
     imputation = finish(steps)
     for sentence in imputation.warnings:
         logger.warning(sentence)
-    attach(section.table, imputation, levels=levels)
-    return section.table
+    table = around_same_arrays(section.table)
+    attach(table, imputation, levels=levels)
+    return table

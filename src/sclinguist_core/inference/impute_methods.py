@@ -140,8 +140,10 @@ class KnownEntries:
         n_rows = max(1, round(share_of_rows * min(rna.n_obs, MAX_TEST_ROWS)))
         rows = np.sort(rng.choice(rna.n_obs, n_rows, replace=False))
         visible, drawn = hide_entries(rna, share, rng, rows=rows, hidden=hidden)
-        measured_share = rna.shares(gene_share) - hidden @ gene_share
-        value, level = truth(log1p_cp10k(rna.counts, measured_share), drawn)
+        # Of these rows alone: a section may have many more.
+        part = rna.take(rows)
+        measured_share = part.shares(gene_share) - hidden[rows] @ gene_share
+        value, level = truth(log1p_cp10k(part.counts, measured_share), drawn[rows])
         both = sparse.csr_matrix(hidden + drawn)
         both.sort_indices()
         return cls(visible=visible, hidden=both, drawn=drawn, value=value, level=level)

@@ -10,42 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from sclinguist_core.data.levels import N_LEVELS
+from sclinguist_core.data.levels import level_mcc
 
 MIN_EXPRESSED = 10
 """A gene with fewer expressed hidden entries is too rare for a figure of its own."""
-
-
-def level_mcc(
-    level: np.ndarray, called: np.ndarray, group: np.ndarray | None = None, n_groups: int = 1
-) -> np.ndarray:
-    """Matthews correlation of levels, of several classes (Gorodkin 2004), for each group.
-
-    Parameters
-    ----------
-    level, called
-        Measured and called level, integers from 0 to N - 1, shape (m,).
-    group
-        Number of each entry's group (a gene, a cell), shape (m,); all one group by default.
-    n_groups
-        Their number.
-
-    Returns
-    -------
-    float64, shape (n_groups,); NaN where all entries have, or are called, the same level.
-    """
-    group = np.zeros(len(level), np.int64) if group is None else group
-    n = np.bincount(group, minlength=n_groups).astype(np.float64)
-    right = np.bincount(group, weights=level == called, minlength=n_groups)
-
-    def counts(levels: np.ndarray) -> np.ndarray:
-        flat = np.bincount(group * N_LEVELS + levels, minlength=n_groups * N_LEVELS)
-        return flat.reshape(n_groups, N_LEVELS).astype(np.float64)
-
-    true, said = counts(level), counts(called)
-    norm = np.sqrt((n**2 - (true**2).sum(axis=1)) * (n**2 - (said**2).sum(axis=1)))
-    over = right * n - (true * said).sum(axis=1)
-    return np.divide(over, norm, out=np.full(n_groups, np.nan), where=norm > 0)
 
 
 def entry_pearson(

@@ -5,9 +5,11 @@ of expression, which turn the cell's other genes into an expectation
 (`sclinguist_core.model.state`); the section itself, which has its own mean of the gene and its own
 use of the components; and, where there is a context, the same gene in the cell's neighbours.
 
-Nothing that is said of an entry has seen it. Hidden entries count as not measured. For a visible
-one the expectation is that of a cell without it: leaving one observation out of a least-squares
-fit has a closed form, so all entries of a section are imputed without a fit for each.
+Nothing that is said of a hidden entry has seen it; it counts as not measured. For a visible one the
+expectation is that of a cell without it: leaving one observation out of a least-squares fit has a
+closed form, so all entries of a section are imputed without a fit for each. The cell's depth and
+range, though, are those of all its visible entries, the one that is asked for among them; it tells
+where the entry is the greatest of its cell.
 
 Shapes: n cells or spots, B of them in a block, V genes of the model, K chosen genes, R components
 of the state, J patterns of measured genes, F features.

@@ -21,11 +21,11 @@ import numpy as np
 import sclinguist_core
 from sclinguist_core.data.align import AlignedRna
 from sclinguist_core.data.correlation import column_correlation
-from sclinguist_core.data.readers.memory import as_section
+from sclinguist_core.data.readers.memory import around_same_arrays, as_section
 from sclinguist_core.data.section import Section
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference import trust
-from sclinguist_core.inference.bag import CONTEXTS, bag_weights
+from sclinguist_core.inference.bag import bag_weights, check_context
 from sclinguist_core.inference.conditioning import Given, condition, given_antibodies
 from sclinguist_core.inference.prediction import Prediction, attach
 from sclinguist_core.inference.prepare import Prepared, prepare
@@ -45,13 +45,15 @@ logger = logging.getLogger(__name__)
 
 BYTES_PER_VALUE = 32
 """Network's mean and deviation, and value, deviation, two ends and room to write them, float32."""
+BYTES_PER_MOVED_VALUE = 64
+"""The same where queries, given proteins or neighbours copy values (40 at the peak), with room."""
 
 
 def predict_iter(
     section: Section,
     *,
     model: str | Path | Checkpoint = "bundled",
-    proteins: Sequence[str] | None = None,
+    proteins: str | Sequence[str] | None = None,
     device: str = "auto",
     batch_size: int | None = None,
     log1p: bool = False,
@@ -69,7 +71,7 @@ def predict_iter(
     proteins
         Names in any spelling; all that the model has learnt by default. A protein that it has not
         learnt is asked for by its coding gene, and stands after the others; ``"all-genes"`` asks
-        for the product of every gene of the model.
+        for the product of every gene of the model. A plain string is one name.
     device
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:<number>"``.
     batch_size
@@ -79,8 +81,8 @@ def predict_iter(
         antibodies of a cell were sequenced, which RNA hardly tells.
     given
         Measured proteins of the section that predictions are conditioned on: names in any
-        spelling, or ``"measured"`` for all of ``obsm["protein"]``. The column of a measured
-        protein is conditioned on the others.
+        spelling (a plain string is one), or ``"measured"`` for all of ``obsm["protein"]``. The
+        column of a measured protein is conditioned on the others.
     context
         ``"spatial"`` or ``"nearest"`` draws every value half-way to the mean over the 15 nearest
         rows on the tissue, or in predicted protein.
@@ -101,8 +103,7 @@ def predict_iter(
     started = time.perf_counter()
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch size {batch_size}: expected at least 1.")
-    if context not in CONTEXTS:
-        raise InputError(f"context {context!r}: expected one of {', '.join(CONTEXTS)}.")
+    check_context(context, name=section.name, is_spatial=section.is_spatial)
     total = section.n_obs
     yield Progress(0, total, "loading model")
     prepared = prepare(section, model=model, proteins=proteins, device=device, by_gene=True)
@@ -111,7 +112,7 @@ def predict_iter(
     kind = prepared.context
     bags = None
     if context == "spatial":
-        bags = bag_weights(section.positions if section.is_spatial else None, None, context)
+        bags = bag_weights(section.positions, None, context)
     measured = None
     if given is not None:
         measured = given_antibodies(section, checkpoint, given, kind)
@@ -121,7 +122,8 @@ def predict_iter(
         prepared = replace(prepared, proteins=np.arange(len(checkpoint.proteins)))
     n_learnt = len(prepared.proteins)
     n_columns = n_learnt + (0 if queries is None else len(queries.table))
-    _check_memory(section, n_columns)
+    moved = every or queries is not None or bags is not None
+    _check_memory(section, n_columns, BYTES_PER_MOVED_VALUE if moved else BYTES_PER_VALUE)
     runner = prepared.runner(batch_size, log1p=log1p)
     warnings = prepared.warnings
     warnings += runner.gene_warnings(aligner.not_found(checkpoint.symbols))
@@ -154,6 +156,9 @@ def predict_iter(
             f"{n_empty} of {total} rows express none of the model's genes; they get no value (NaN)."
         )
     judged = yield from _judge(prepared, runner, mean[:, :n_learnt], std[:, :n_learnt])
+    if measured is not None and not np.isfinite(judged.mean).any():
+        measured = None
+        warnings.append("No row has a prediction, so that none was conditioned on measured ones.")
     if measured is not None:
         judged = yield from _condition(judged, measured, total)
         warnings.append(_given_warning(measured))
@@ -244,14 +249,14 @@ def _judge(
 def _condition(
     judged: trust.Judged, given: Given, total: int
 ) -> Generator[Progress, None, trust.Judged]:
-    """Run `condition`; a caller can stop after every measured protein."""
-    steps = condition(judged, given)
+    """Run `condition`; a caller can stop after every measured protein, and sees as many rows."""
+    steps, n_steps = condition(judged, given), len(given.names) + 1
     while True:
         try:
-            next(steps)
+            done = next(steps)
         except StopIteration as end:
             return end.value
-        yield Progress(total, total, "conditioning")
+        yield Progress(total * done // n_steps, total, "conditioning")
 
 
 def _given_warning(given: Given) -> str:
@@ -265,11 +270,11 @@ def _given_warning(given: Given) -> str:
     )
 
 
-def _check_memory(section: Section, n_columns: int) -> None:
+def _check_memory(section: Section, n_columns: int, bytes_per_value: int) -> None:
     """Refuse a result that would not fit into memory, before work is spent."""
     import psutil
 
-    need = section.n_obs * n_columns * BYTES_PER_VALUE
+    need = section.n_obs * n_columns * bytes_per_value
     free = psutil.virtual_memory().available
     if need > free:
         raise InputError(
@@ -307,7 +312,7 @@ def predict(
     source: AnnData | Section | str | Path,
     *,
     model: str | Path | Checkpoint = "bundled",
-    proteins: Sequence[str] | None = None,
+    proteins: str | Sequence[str] | None = None,
     device: str = "auto",
     batch_size: int | None = None,
     log1p: bool = False,
@@ -321,7 +326,7 @@ def predict(
     ----------
     source
         AnnData with raw counts in X, a layer or raw; a `Section`; or a path that `open_section`
-        reads. An AnnData is not changed.
+        reads. What is given is not changed.
     model, proteins, device, batch_size, log1p, given, context
         See `predict_iter`.
     layer
@@ -352,6 +357,6 @@ def predict(
     prediction = finish(steps)
     for sentence in prediction.warnings:
         logger.warning(sentence)
-    table = section.table
+    table = around_same_arrays(section.table)
     attach(table, prediction)
     return table

@@ -124,7 +124,7 @@ def prepare(
     section: Section,
     *,
     model: str | Path | Checkpoint = "bundled",
-    proteins: Sequence[str] | None = None,
+    proteins: str | Sequence[str] | None = None,
     device: str = "auto",
     by_gene: bool = False,
     for_protein: bool = True,
@@ -145,6 +145,8 @@ def prepare(
         If the section has no RNA or too few of the model's genes, the model cannot predict
         protein from RNA, or a protein or device cannot be had.
     """
+    if isinstance(proteins, str):  # one name, not a list of letters
+        proteins = [proteins]
     rna = section.rna()
     checkpoint = model if isinstance(model, Checkpoint) else load_checkpoint(model)
     refused = "pretrain-" if for_protein else "pretrain-protein"

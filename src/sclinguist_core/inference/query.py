@@ -23,7 +23,7 @@ from sclinguist_core.vocabulary.genes import resolve_genes
 from sclinguist_core.vocabulary.proteins import (
     Protein,
     UnknownProteinError,
-    resolve_panel,
+    find_product,
     resolve_protein,
 )
 
@@ -109,14 +109,17 @@ def split_names(
 
 
 def _resolve(given: str) -> Protein:
-    """Find a protein by any name, or by a former symbol or an id of its gene."""
+    """Find a protein by its gene's symbol, by any name, or by a former symbol or id of its gene."""
+    found = find_product(given)
+    if found is not None:
+        return found
     try:
         return resolve_protein(given)
     except UnknownProteinError:
-        symbol = resolve_genes([given], species="human").symbols[0]
-        if not symbol:
+        found = find_product(resolve_genes([given], species="human").symbols[0])
+        if found is None:
             raise
-        return resolve_protein(symbol)
+        return found
 
 
 def _check_genes(checkpoint: Checkpoint, given: str, protein: Protein) -> None:
@@ -137,13 +140,12 @@ def _every_gene(checkpoint: Checkpoint) -> dict[str, Protein]:
     """Products of the model's genes that it has not learnt, by canonical name."""
     check_can_query(checkpoint, repr(ALL_GENES))
     known = set(checkpoint.protein_names)
-    panel = resolve_panel(checkpoint.symbols)
-    resolved = panel["canonical"].where(panel["status"] == "resolved", panel.index.to_series())
-    return {
-        name: Protein(name, (symbol,), "protein")
-        for symbol, name in resolved.items()
-        if not {name, symbol} & known
+    products = {
+        symbol: find_product(symbol) or Protein(symbol, (symbol,), "protein")
+        for symbol in checkpoint.symbols
+        if symbol not in known
     }
+    return {found.name: found for found in products.values() if found.name not in known}
 
 
 class QueryRunner(TranslatorRunner):

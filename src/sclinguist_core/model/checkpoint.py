@@ -52,6 +52,9 @@ UNIT = "SD of the training reference (CLR)"
 _DIGEST_BYTES = 2**24
 _FILES = ("model.safetensors", "config.json", "genes.tsv", "proteins.tsv", "card.md")
 _OPTIONAL_FILES = (calibrations.FILE, familiarities.FILE)
+_OURS = frozenset({*_FILES, *_OPTIONAL_FILES, conditionings.FILE})
+_OF_THE_SYSTEM = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+"""Files that a file browser leaves in any folder."""
 _GENE_COLUMNS = ("symbol", "ensembl_id", "reference_share", "mean", "std")
 _PROTEIN_COLUMNS = ("name", "genes", "kind")
 
@@ -165,18 +168,42 @@ class Checkpoint:
 def check_checkpoint_target(folder: Path | str) -> Path:
     """Refuse a folder that `save_checkpoint` would not replace, before work is spent.
 
+    What is replaced is removed, so a checkpoint that other things were put beside is refused too.
+
     Raises
     ------
     InputError
         If something else than a checkpoint has the name already.
     """
     folder = Path(folder)
-    if folder.exists() and not (folder / "config.json").is_file():
+    if not folder.exists():
+        return folder
+    if not _has_our_config(folder):
         raise InputError(
-            f"{folder}: exists and is not a checkpoint, expected a new folder or an earlier "
-            "checkpoint; choose another name."
+            f"{folder}: exists and is not a checkpoint of this package, expected a new folder or "
+            "an earlier checkpoint; choose another name."
+        )
+    others = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.name not in _OURS | _OF_THE_SYSTEM or not path.is_file()
+    )
+    if others:
+        shown = ", ".join(others[:5]) + ", ..." * (len(others) > 5)
+        raise InputError(
+            f"{folder}: is a checkpoint that holds {shown} besides, expected nothing but what is "
+            "replaced; move that elsewhere or choose another name."
         )
     return folder
+
+
+def _has_our_config(folder: Path) -> bool:
+    """Whether ``config.json`` is ours, of whatever version: other projects have such a file too."""
+    try:
+        values = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(values, dict) and "format_version" in values
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path | str, *, half: bool = True) -> Path:

@@ -114,17 +114,18 @@ def read_conditioning(folder: Path, n_proteins: int) -> Conditioning | None:
     found = {}
     for context in contexts:
         loadings, noise = tensors.get(f"{context}.loadings"), tensors.get(f"{context}.noise")
+        shapes = {name: tensor.shape for name, tensor in tensors.items()}
         if (
             loadings is None
             or noise is None
             or loadings.ndim != 2
             or not len(loadings) == len(noise) == n_proteins
-            or not (noise > 0).all()
+            or not np.isfinite(loadings).all()
+            or not ((noise > 0) & np.isfinite(noise)).all()
         ):
             raise InputError(
-                f"{path}: expected loadings and positive noise of {n_proteins} proteins, found "
-                f"{ {name: tensor.shape for name, tensor in tensors.items()} }; install or train "
-                "the checkpoint again"
+                f"{path}: expected finite loadings and positive noise of {n_proteins} proteins, "
+                f"found {shapes}; install or train the checkpoint again"
             )
         found[context] = ErrorFactors(
             loadings=loadings.astype(np.float32), noise=noise.astype(np.float32)

@@ -17,7 +17,7 @@ import pandas as pd
 
 from sclinguist_core.errors import InputError
 from sclinguist_core.vocabulary.genes import gene_table, resolve_genes
-from sclinguist_core.vocabulary.proteins import Protein, find_protein
+from sclinguist_core.vocabulary.proteins import Protein, find_product
 
 _ENSEMBL_ID = re.compile(r"ENSG\d+(\.\d+)?")
 _GENES_FOR = "gene_order.csv, with a column of Ensembl ids and one row a gene position"
@@ -144,7 +144,7 @@ def read_protein_order(path: str | Path) -> ProteinOrder:
         )
     _check_distinct(path, published, "protein")
     symbols = gene_table().index
-    known = [_known(each, symbols) for each in published]
+    known = [find_product(each) for each in published]
     proteins = _without_collisions(published, known, symbols)
     n_known = sum(found is not None for found in known)
     return ProteinOrder(
@@ -176,14 +176,6 @@ def _check_distinct(path: Path, names: list[str], what: str) -> None:
             f"{path}: the {what} {name} is there {count} times, expected one position a {what}; "
             "give the authors' own table."
         )
-
-
-def _known(published: str, symbols: pd.Index) -> Protein | None:
-    """Look a published protein up; an exact gene symbol beats another protein's alias."""
-    found = find_protein(published)
-    if published in symbols and (found is None or published not in found.genes):
-        return Protein(published, (published,), "protein")
-    return found
 
 
 def _without_collisions(

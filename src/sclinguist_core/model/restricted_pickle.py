@@ -5,7 +5,9 @@ come as pickles that refer to classes of those projects. Here such a program is 
 is walked one instruction at a time, and the only things that ever come out are plain values
 (numbers, strings, lists, tuples, dicts, sets), descriptions of tensors, and `Foreign`, an inert
 record of "here the pickle names that class, or calls it with these arguments". Nothing is imported
-and nothing is called, so there is nothing to be tricked into.
+and nothing is called, so there is nothing to be tricked into. A short program can still describe
+much, since it may take the same value a second time: whatever costs more than the instruction that
+asks for it is bounded (`MAX_STEPS`, `MAX_TEXT`).
 """
 
 from __future__ import annotations
@@ -15,6 +17,14 @@ import math
 import pickletools
 from dataclasses import dataclass, field
 from typing import Any
+
+MAX_STEPS = 2_000_000
+"""Instructions of a program, and items that they copy; a checkpoint of 1,000 tensors has 32,000."""
+MAX_TEXT = 1_000
+"""Characters of a name or of a key."""
+_MAX_PARTS = 64
+"""Parts of a key, dimensions of a tensor."""
+_MAX_SIZE = 2**48
 
 _DTYPES = {
     "DoubleStorage": ("float64", 8),
@@ -47,6 +57,10 @@ class Foreign:
     name: str
     args: tuple[Any, ...] | None = None
     state: dict[Any, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.name) > MAX_TEXT:
+            raise ValueError(f"a name of {len(self.name):,} characters")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +143,8 @@ def read_pickle(program: bytes, names: set[str] | None = None) -> Any:
     # A damaged program: too little on the stack, a memo entry that is not there, a wrong type.
     except (IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"a damaged pickle ({error})") from error
+    except (RecursionError, MemoryError) as error:
+        raise ValueError("more than fits into memory, or nested too deeply") from error
 
 
 class _Walker:
@@ -138,9 +154,17 @@ class _Walker:
         self.names = names
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.steps = 0
+
+    def count(self, steps: int) -> None:
+        """Refuse a program that asks for more work than any checkpoint does."""
+        self.steps += steps
+        if self.steps > MAX_STEPS:
+            raise ValueError(f"more than {MAX_STEPS:,} steps")
 
     def walk(self, program: bytes) -> Any:
         for opcode, argument, _ in pickletools.genops(io.BytesIO(program)):
+            self.count(1)
             name = opcode.name
             if name in _LITERALS:
                 self.stack.append(argument)
@@ -253,14 +277,16 @@ class _Walker:
     # What a pickle module would import and call; here it is written down.
 
     def foreign(self, name: str, args: tuple[Any, ...] | None = None) -> None:
-        self.names.add(name)
         self.stack.append(Foreign(name, args))
+        self.names.add(name)
 
     def do_global(self, names: str) -> None:
         self.foreign(names.replace(" ", "."))
 
     def do_stack_global(self, _: Any) -> None:
         name, module = self.stack.pop(), self.stack.pop()
+        if not isinstance(name, str) or not isinstance(module, str):
+            raise ValueError("a name that is no text")
         self.foreign(f"{module}.{name}")
 
     def do_reduce(self, _: Any) -> None:
@@ -283,6 +309,7 @@ class _Walker:
     def do_build(self, _: Any) -> None:
         state = self.stack.pop()
         if isinstance(self.stack[-1], Foreign) and isinstance(state, dict):
+            self.count(len(state))
             self.stack[-1].state.update(state)
 
     def do_binpersid(self, _: Any) -> None:
@@ -290,10 +317,17 @@ class _Walker:
 
 
 def _key(key: Any) -> Any:
-    """Let through what hashes cheaply and safely (nested tuples could exhaust the C stack)."""
-    for part in key if isinstance(key, tuple) else (key,):
+    """Let through what hashes and compares cheaply (nested tuples could exhaust the C stack)."""
+    parts = key if isinstance(key, tuple) else (key,)
+    if len(parts) > _MAX_PARTS:
+        raise ValueError(f"a dict key or set item of {len(parts):,} parts")
+    for part in parts:
         if not isinstance(part, str | bytes | int | float | None | Foreign):
             raise ValueError(f"a dict key or set item of type {type(part).__name__}")
+        if isinstance(part, str | bytes) and len(part) > MAX_TEXT:
+            raise ValueError(f"a dict key or set item of {len(part):,} characters")
+        if isinstance(part, int) and part.bit_length() > 64:
+            raise ValueError("a dict key or set item of more than 64 bits")
     return key
 
 
@@ -320,8 +354,10 @@ def _storage(identifier: Any) -> StorageRecord | Foreign:
     name = kind.name.removeprefix("torch.") if isinstance(kind, Foreign) else ""
     if name not in _DTYPES:
         return Foreign(f"storage of {name or type(kind).__name__}")
-    if not isinstance(key, str) or not isinstance(size, int) or size < 0:
-        raise ValueError("a storage without a key or a size")
+    if not isinstance(key, str) or len(key) > MAX_TEXT:
+        raise ValueError("a storage without a key")
+    if not isinstance(size, int) or not 0 <= size < _MAX_SIZE:
+        raise ValueError("a storage without a size")
     dtype, itemsize = _DTYPES[name]
     return StorageRecord(key, dtype, itemsize, size)
 
@@ -330,10 +366,15 @@ def _tensor(storage: StorageRecord, offset: Any, shape: Any, stride: Any) -> Ten
     """Check that a tensor lies within its storage and is no larger than it."""
     if not isinstance(shape, tuple) or not isinstance(stride, tuple) or len(shape) != len(stride):
         raise ValueError("a tensor whose shape does not fit its stride")
-    if not all(type(n) is int and 0 <= n < 2**48 for n in (offset, *shape, *stride)):
+    if len(shape) > _MAX_PARTS:
+        raise ValueError(f"a tensor of {len(shape):,} dimensions")
+    if not all(type(n) is int and 0 <= n < _MAX_SIZE for n in (offset, *shape, *stride)):
         raise ValueError("a tensor whose shape is not made of sizes")
     n_values = math.prod(shape)
     reach = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True)) + 1
     if n_values and max(n_values, reach) > storage.size:
         raise ValueError("a tensor larger than its storage")
+    # An empty tensor reaches nowhere, and torch still multiplies its other sizes.
+    if math.prod(filter(None, shape)) >= _MAX_SIZE:
+        raise ValueError("a tensor whose shape is not made of sizes")
     return TensorRecord(storage, offset, shape, stride)

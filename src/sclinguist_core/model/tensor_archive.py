@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MAX_PROGRAM_BYTES = 64 * 2**20
 """The pickle of a checkpoint holds names and shapes; a longer one is no checkpoint."""
 _PART_BYTES = 2**22
+_DAMAGED = (OSError, zipfile.BadZipFile, EOFError, ValueError, RuntimeError, OverflowError)
+"""What `zipfile` raises, from names that are no UTF-8 to versions and places that cannot be."""
 
 
 class TensorArchive:
@@ -49,7 +51,7 @@ class TensorArchive:
         try:
             self._zip = zipfile.ZipFile(self.path)
             self._n_bytes = self.path.stat().st_size
-        except (OSError, zipfile.BadZipFile) as error:
+        except _DAMAGED as error:
             raise self._refused(f"none ({error})") from error
         try:
             self.content = self._read_program()
@@ -106,7 +108,7 @@ class TensorArchive:
                 while part := member.read(min(_PART_BYTES, info.file_size - start)):
                     view[start : start + len(part)] = part
                     start += len(part)
-        except (OSError, zipfile.BadZipFile, RuntimeError, EOFError) as error:
+        except _DAMAGED as error:
             raise self._refused(f"{name} damaged ({error})") from error
         if start != info.file_size:
             raise self._refused(f"{start} bytes in {name} (expected {info.file_size})")

@@ -71,15 +71,19 @@ class FineTuned:
 
     @property
     def headline(self) -> str:
-        """Before and after in one sentence."""
+        """Before and after in one sentence, both over the proteins where both are defined."""
         table = self.comparison
         known = table[~table["new"]]
+        scored = known.dropna(subset=["r_before", "r_after"])
         parts = []
         if len(known):
-            parts.append(
-                f"{known['r_before'].mean():.2f} before, {known['r_after'].mean():.2f} after over "
-                f"{len(known)} proteins that the model knew"
+            of = "" if len(scored) == len(known) else f"{len(scored)} of "
+            means = (
+                f"{scored['r_before'].mean():.2f} before, {scored['r_after'].mean():.2f} after"
+                if len(scored)
+                else "not defined"
             )
+            parts.append(f"{means} over {of}{len(known)} proteins that the model knew")
         if len(known) < len(table):
             new = table[table["new"]]
             parts.append(f"{new['r_after'].mean():.2f} over {len(new)} new ones")

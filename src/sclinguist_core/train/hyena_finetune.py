@@ -133,7 +133,8 @@ def finetune_hyena(
     model.cpu()
     comparison = _compare(sections, names, split.report, before, after)
     n_reported = sum(part.n_obs for part in split.report)
-    trained_on = (*checkpoint.info.training_datasets, *(part.name for part in split.train))
+    decided = (*split.train, *split.stop)
+    trained_on = (*checkpoint.info.training_datasets, *(part.name for part in decided))
     info = replace(
         checkpoint.info,
         name=name or f"{checkpoint.info.name}-tuned",
@@ -183,27 +184,40 @@ def _positions(sections: Sequence[Section], checkpoint: Checkpoint) -> tuple[np.
 
 
 def _split(cells: Sequence[PublishedCells], max_cells: int, rng: np.random.Generator) -> Split:
-    """Draw three fifths to learn from, one to stop by and one to report, from every file."""
+    """Draw three fifths to learn from, one to stop by and one to report, from all files.
+
+    A file gives its share of each, as far as it has cells enough.
+    """
     rows = [
         np.flatnonzero(np.isfinite(part.target).any(axis=1) & (np.diff(part.expression.indptr) > 0))
         for part in cells
     ]
     total = sum(map(len, rows))
+    if max_cells < MIN_CELLS:
+        raise InputError(
+            f"max_cells {max_cells}: expected at least {MIN_CELLS} to train all weights of this "
+            "architecture."
+        )
     if total < MIN_CELLS:
         raise InputError(
             f"{', '.join(part.name for part in cells)}: {total} cells have RNA and measured "
             f"protein, expected at least {MIN_CELLS} to train all weights of this architecture; "
             "give more cells, or fine-tune the bundled model (20 cells)."
         )
+    file = np.repeat(np.arange(len(cells)), [len(usable) for usable in rows])
+    row = np.concatenate(rows)
+    drawn = rng.permutation(total)[:max_cells]
+    # By file, in random order within it: every fifth cell is then a fifth of every file.
+    drawn = drawn[np.argsort(file[drawn], kind="stable")]
+    turn = np.arange(len(drawn)) % 5
     split = Split(train=[], stop=[], report=[])
-    for part, usable in zip(cells, rows, strict=True):
-        n = min(len(usable), max(1, round(max_cells * len(usable) / total)))
-        drawn = rng.permutation(usable)[:n]
-        for into, which in zip(
-            (split.stop, split.report, split.train),
-            np.split(drawn, [n // 5, 2 * (n // 5)]),
-            strict=True,
-        ):
+    for into, chosen in (
+        (split.stop, drawn[turn == 0]),
+        (split.report, drawn[turn == 1]),
+        (split.train, drawn[turn > 1]),
+    ):
+        for i, part in enumerate(cells):
+            which = row[chosen[file[chosen] == i]]
             if len(which):
                 into.append(part.take(np.sort(which)))
     return split
@@ -228,32 +242,37 @@ def _compare(
     before: Sequence[np.ndarray],
     after: Sequence[np.ndarray],
 ) -> pd.DataFrame:
-    """Before and after on cells that decided nothing, one row a protein, best first."""
+    """Before and after on cells that decided nothing, one row a protein, best first.
+
+    A correlation that is not defined (a constant side, fewer than three cells) is NaN and last.
+    """
     panels = [s.table.uns["protein_panel"] for s in sections if s.has_protein]
     panel = pd.concat([p.rename_axis("antibody").reset_index() for p in panels])
     antibodies = panel.drop_duplicates("antibody").groupby("canonical")["antibody"].agg(", ".join)
     target = np.concatenate([part.target for part in cells])
-    clr = np.concatenate([part.clr for part in cells])
+    measured = np.isfinite(target).any(axis=0)
+    target = target[:, measured]
+    clr = np.concatenate([part.clr for part in cells])[:, measured]
+    shown = np.asarray(names)[measured]
     table = pd.DataFrame(
         {
-            "protein": names,
-            "antibodies": antibodies.reindex(names).to_numpy(),
+            "protein": shown,
+            "antibodies": antibodies.reindex(shown).to_numpy(),
             "new": False,
             "n_cells": np.isfinite(target).sum(axis=0),
         }
     )
     for when, predicted in (("before", before), ("after", after)):
-        values = np.concatenate(predicted)
-        table[f"r_{when}"] = np.nan_to_num(column_correlation(values, clr))
+        values = np.concatenate(predicted)[:, measured]
+        table[f"r_{when}"] = column_correlation(values, clr)
         table[f"rmse_{when}"] = np.sqrt(np.nanmean((values - target) ** 2, axis=0))
-    table = table[table["n_cells"] > 0]
     return table.sort_values("r_after", ascending=False, kind="stable", ignore_index=True)
 
 
 def _card(tuned: FineTuned, base: Checkpoint, n_train: int, kept_step: int) -> str:
     info = tuned.checkpoint.info
     rows = "\n".join(
-        f"| {row.protein} | {row.n_cells} | {row.r_before:.2f} | {row.r_after:.2f} |"
+        f"| {row.protein} | {row.n_cells} | {_shown(row.r_before)} | {_shown(row.r_after)} |"
         for row in tuned.comparison.itertuples()
     )
     return f"""# {info.name}
@@ -270,3 +289,7 @@ Proteins that are not listed were not measured; they predict nearly as before.
 What follows is the card of the model that was fine-tuned.
 
 {base.card}"""
+
+
+def _shown(r: float) -> str:
+    return f"{r:.2f}" if np.isfinite(r) else "not defined"

@@ -69,6 +69,7 @@ class PublishedCells:
         Min-max abundance, float32, shape (n, P); NaN = not measured.
     clr
         CLR standardised over the study, the same shape: what a held-out set is scored against.
+        Several antibodies of one protein are averaged, as in `target`.
     """
 
     name: str
@@ -87,9 +88,10 @@ class PublishedCells:
             )
         counts: pd.DataFrame = section.table.obsm["protein"]
         panel: pd.DataFrame = section.table.uns["protein_panel"]
-        clr = standardize(protein_clr(counts.to_numpy(), panel["isotype"].to_numpy(bool)))
-        named = pd.DataFrame(clr, columns=panel["canonical"].to_numpy(str))
-        named = named.loc[:, ~named.columns.duplicated()]
+        isotype, canonical = panel["isotype"].to_numpy(bool), panel["canonical"].to_numpy(str)
+        clr = standardize(protein_clr(counts.to_numpy(), isotype))
+        used = ~isotype & (canonical != "")
+        named = pd.DataFrame(clr[:, used], columns=canonical[used]).T.groupby(level=0).mean().T
         aligned = align_genes(section.rna(), genes, source=section.name)
         return cls(
             name=section.name,

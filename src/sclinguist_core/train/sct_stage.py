@@ -23,7 +23,7 @@ from torch import Tensor
 
 from sclinguist_core.data.align import AlignedRna, align_genes
 from sclinguist_core.data.gene_statistics import gene_statistics
-from sclinguist_core.data.levels import N_LEVELS
+from sclinguist_core.data.levels import level_mcc
 from sclinguist_core.data.section import Section
 from sclinguist_core.errors import InputError
 from sclinguist_core.model.checkpoint import Checkpoint, save_checkpoint
@@ -186,29 +186,26 @@ class HeldOutLevels:
         """Score each set with the weights that are in the network now."""
         assert isinstance(objective, SctObjective)
         network = objective.network
-        return {name: matthews(confusion(network, c)) for name, c in self.chunks.items()}
+        return {name: matthews(*guesses(network, c)) for name, c in self.chunks.items()}
 
 
 @torch.no_grad()
-def confusion(network: SctModel, chunks: Sequence[Chunk]) -> np.ndarray:
-    """Count hidden genes by level (rows) and by most probable level (columns), shape (5, 5)."""
+def guesses(network: SctModel, chunks: Sequence[Chunk]) -> tuple[np.ndarray, np.ndarray]:
+    """Levels of hidden genes, and the most probable ones, int64, each of shape (m,)."""
     device = network.head.weight.device
-    total = np.zeros(N_LEVELS**2, np.int64)
+    level, guess = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for chunk in chunks:
         tensors = chunk.to(device).tensors
         asked = tensors["level"] >= 0
-        guess = level_probabilities(network(tensors["tokens"])[asked]).argmax(dim=-1)
-        pairs = tensors["level"][asked].long() * N_LEVELS + guess
-        total += torch.bincount(pairs, minlength=N_LEVELS**2).cpu().numpy()
-    return total.reshape(N_LEVELS, N_LEVELS)
+        said = level_probabilities(network(tensors["tokens"])[asked]).argmax(dim=-1)
+        level.append(tensors["level"][asked].long().cpu().numpy())
+        guess.append(said.cpu().numpy())
+    return np.concatenate(level), np.concatenate(guess)
 
 
-def matthews(confusion: np.ndarray) -> float:
-    """Matthews correlation of several classes (Gorodkin 2004); 0 where one side never varies."""
-    counts = confusion.astype(np.float64)
-    n, truth, guess = counts.sum(), counts.sum(axis=1), counts.sum(axis=0)
-    spread = np.sqrt((n**2 - truth @ truth) * (n**2 - guess @ guess))
-    return float((np.trace(counts) * n - truth @ guess) / spread) if spread > 0 else 0.0
+def matthews(level: np.ndarray, guess: np.ndarray) -> float:
+    """Matthews correlation of levels; 0 where one side never varies: nothing is learnt then."""
+    return float(np.nan_to_num(level_mcc(level, guess)[0]))
 
 
 def pretrain_sct(

@@ -102,6 +102,18 @@ def find_protein(name: str) -> Protein | None:
     return protein_by_name(match.name) if match.name else None
 
 
+def find_product(name: str) -> Protein | None:
+    """Return what `find_protein` does, but an exact gene symbol beats another protein's alias.
+
+    Antibodies are called ``MIB1`` after a clone against Ki-67; where genes are spoken of, it is
+    the gene MIB1. A locus (``IGK``), which has no Ensembl id, stays what antibodies call it.
+    """
+    found = find_protein(name)
+    if gene_index().ids.get(name) and (found is None or name not in found.genes):
+        return Protein(name, (name,), "protein", "by gene symbol")
+    return found
+
+
 def protein_by_name(name: str) -> Protein:
     """Return the protein of a canonical name that `match_protein` gave."""
     known = protein_index().proteins.get(name)

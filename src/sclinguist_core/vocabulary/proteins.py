@@ -14,6 +14,7 @@ from sclinguist_core.vocabulary._protein_index import Protein, protein_index
 from sclinguist_core.vocabulary._protein_lookup import (
     AmbiguousProteinError,
     UnknownProteinError,
+    find_product,
     find_protein,
     resolve_protein,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "AmbiguousProteinError",
     "Protein",
     "UnknownProteinError",
+    "find_product",
     "find_protein",
     "list_proteins",
     "resolve_panel",
