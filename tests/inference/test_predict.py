@@ -11,6 +11,7 @@ from sclinguist_core.errors import InputError
 from sclinguist_core.inference import predict as module
 from sclinguist_core.inference.predict import predict_iter
 from sclinguist_core.inference.prediction import attach
+from sclinguist_core.inference.prepare import select_proteins
 from sclinguist_core.inference.progress import finish
 from sclinguist_core.inference.runner import TranslatorRunner
 from sclinguist_core.model.architectures import build_translator
@@ -269,3 +270,12 @@ def test_what_an_earlier_prediction_left_goes(cells, checkpoint):
     assert [key for key in table.obsm if key.startswith("protein_predicted")] == [
         "protein_predicted"
     ]
+
+
+def test_a_gene_symbol_is_not_taken_for_another_proteins_alias(checkpoint):
+    # HPDL is a gene; an antibody against CD279 has been called so.
+    proteins = checkpoint.proteins.copy()
+    proteins.loc[0, "name"] = "CD279"
+    with pytest.raises(InputError, match="does not predict it"):
+        select_proteins(replace(checkpoint, proteins=proteins), ["HPDL"])
+    assert select_proteins(replace(checkpoint, proteins=proteins), ["PD-1"]).tolist() == [0]

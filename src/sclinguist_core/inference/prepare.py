@@ -28,7 +28,7 @@ from sclinguist_core.model.calibration import ContextCalibration
 from sclinguist_core.model.checkpoint import Checkpoint, load_checkpoint
 from sclinguist_core.model.device import choose_device
 from sclinguist_core.model.gene_queries import GeneQueries, gene_queries
-from sclinguist_core.vocabulary.proteins import resolve_protein
+from sclinguist_core.vocabulary.proteins import find_product, resolve_protein
 
 if TYPE_CHECKING:
     import torch
@@ -193,7 +193,9 @@ def select_proteins(checkpoint: Checkpoint, proteins: Sequence[str] | None) -> n
     position = {name: i for i, name in enumerate(names)}
     chosen: dict[int, None] = {}
     for given in proteins:
-        canonical = given if given in position else resolve_protein(given).name
+        canonical = given
+        if given not in position:
+            canonical = (find_product(given) or resolve_protein(given)).name
         if canonical not in position:
             raise InputError(
                 f"protein {given!r} ({canonical}): the model {checkpoint.info.name!r} does not "

@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 _ENCODER, _DECODER = ("encoder",), ("decoder",)
 _STAGES = {PARTS: "post-pretrain", _ENCODER: "pretrain-rna", _DECODER: "pretrain-protein"}
 _PART_BYTES = 2**24
+_SHOWN = 5
 
 
 # What no checkpoint of a model needs, and what a pickle that means harm begins with.
@@ -155,8 +156,9 @@ def import_iter(
     protein_order = protein_order if "decoder" in parts else None
     notes = [order.note for order in (gene_order, protein_order) if order is not None]
     if suspect:
+        shown = ", ".join(suspect[:_SHOWN]) + ", ..." * (len(suspect) > _SHOWN)
         notes.append(
-            f"The file asks to run {', '.join(suspect)}, which a published checkpoint does not; "
+            f"The file asks to run {shown}, which a published checkpoint does not; "
             "nothing was run. Only weights were taken over: ask yourself whose they are."
         )
     checkpoint = hyena_checkpoint(
