@@ -473,6 +473,7 @@ def long_header():
         (tar_gz(SPATIAL)[:-8] + bytes(8), "damaged"),
         (b"\x1f\x8b" + bytes(100), "damaged"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",  # an archive tells the second
 )
 def test_a_hostile_or_damaged_archive_is_refused(server, folder, archive, found):
     server.files["spatial.tar.gz"] = Served(archive)
