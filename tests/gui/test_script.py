@@ -24,7 +24,9 @@ from napari_sclinguist.control.view import View
 from sclinguist_core.data.readers import open_section
 from sclinguist_core.data.write import write_table
 from sclinguist_core.errors import InputError
-from sclinguist_core.inference.predict import predict
+from sclinguist_core.inference.predict import predict_iter
+from sclinguist_core.inference.prediction import attach
+from sclinguist_core.inference.progress import finish
 from sclinguist_core.resources import sample_section_path
 
 NAME = "tonsil_simulated"
@@ -138,7 +140,7 @@ def test_measured_proteins_do_not_need_a_panel(predicted, monkeypatch, panel):
 @pytest.mark.slow
 def test_the_script_of_a_folder_predicts_and_draws_the_same_picture(tmp_path):
     section = open_section(sample_section_path())
-    predict(section, proteins=["CD19", "CD3"])
+    attach(section.table, finish(predict_iter(section, proteins=["CD19", "CD3"])))
     opened = workspace_of(section).active
     opened.set_view(View(keys=("predicted:CD19", "predicted:CD3"), fade=True, tissue=0.5))
     plan = export(opened, FigureOptions(width=10.0, dpi=100), tmp_path)
