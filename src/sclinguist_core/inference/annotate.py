@@ -27,7 +27,7 @@ from sclinguist_core.inference.annotate_votes import N_NEIGHBOURS, LabelledCells
 from sclinguist_core.inference.bag import check_context
 from sclinguist_core.inference.embed import check_options, embed_iter
 from sclinguist_core.inference.embed_correct import CENTER_SHARE, check_column
-from sclinguist_core.inference.progress import Progress, finish
+from sclinguist_core.inference.progress import Progress, finish_in_notebook
 from sclinguist_core.model.checkpoint import Checkpoint, load_checkpoint
 
 if TYPE_CHECKING:
@@ -331,7 +331,7 @@ def annotate(
     """
     section = as_section(source, layer=layer)
     given = list(reference) if isinstance(reference, list | tuple) else [reference]
-    annotation = finish(
+    annotation = finish_in_notebook(
         annotate_iter(
             section,
             [as_section(one) for one in given],
@@ -345,10 +345,9 @@ def annotate(
             device=device,
             batch_size=batch_size,
             seed=seed,
-        )
+        ),
+        logger,
     )
-    for sentence in annotation.warnings:
-        logger.warning(sentence)
     table = around_same_arrays(section.table)
     attach(table, annotation)
     return table

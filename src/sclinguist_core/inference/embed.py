@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import sclinguist_core
 from sclinguist_core.data.batches import TokenBatch
 from sclinguist_core.data.readers.memory import around_same_arrays, as_section
 from sclinguist_core.data.section import Section
@@ -147,10 +146,7 @@ def embed_iter(
             f"{n_empty} of {total} rows express none of the model's genes; they get no place (NaN)."
         )
     info = {
-        "input": section.name,
-        "model": prepared.checkpoint.info.name,
-        "model_digest": prepared.checkpoint.digest,
-        "version": sclinguist_core.__version__,
+        **prepared.provenance,
         "training_datasets": list(prepared.checkpoint.info.training_datasets),
         "kind": kind,
         "dimensions": int(values.shape[1]),
@@ -161,7 +157,6 @@ def embed_iter(
         "genes_expected": len(prepared.checkpoint.genes),
         "device": device_label(prepared.device),
         "seconds": round(time.perf_counter() - started, 3),
-        "date": time.strftime("%Y-%m-%d"),
     }
     return Embedding(values=values, info=info, warnings=tuple(warnings))
 

@@ -27,7 +27,7 @@ from sclinguist_core.inference.explanation import LEAST_ROWS, Explanation, expre
 from sclinguist_core.inference.perturbation import row_numbers
 from sclinguist_core.inference.perturber import provenance
 from sclinguist_core.inference.prepare import Prepared, prepare
-from sclinguist_core.inference.progress import CHUNK_ROWS, Progress, finish
+from sclinguist_core.inference.progress import CHUNK_ROWS, Progress, finish_in_notebook
 from sclinguist_core.model.architectures import TRANSLATOR
 from sclinguist_core.model.checkpoint import Checkpoint, load_checkpoint
 
@@ -226,10 +226,7 @@ def explain(
         batch_size=batch_size,
         seed=seed,
     )
-    explanation = finish(steps_of)
-    for sentence in explanation.warnings:
-        logger.warning(sentence)
-    return explanation
+    return finish_in_notebook(steps_of, logger)
 
 
 def explainable(model: str | Path | Checkpoint) -> Checkpoint:

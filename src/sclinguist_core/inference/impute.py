@@ -12,7 +12,6 @@ Shapes: n cells or spots, V genes of the model, K imputed genes, m entries.
 
 from __future__ import annotations
 
-import difflib
 import logging
 import time
 from collections.abc import Generator, Sequence
@@ -21,23 +20,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-import sclinguist_core
 from sclinguist_core.data.features import gene_mask
 from sclinguist_core.data.readers.memory import around_same_arrays, as_section
 from sclinguist_core.data.section import Section
 from sclinguist_core.data.seen import seen_in_training, seen_warning
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference.bag import N_NEIGHBOURS, check_context
+from sclinguist_core.inference.gene_names import find_genes
 from sclinguist_core.inference.imputation import Imputation, attach
 from sclinguist_core.inference.impute_components import impute_by_components
 from sclinguist_core.inference.impute_methods import StateImputer
 from sclinguist_core.inference.impute_network import impute_by_network
 from sclinguist_core.inference.prepare import Prepared, prepare
-from sclinguist_core.inference.progress import Progress, finish
+from sclinguist_core.inference.progress import Progress, finish_in_notebook
 from sclinguist_core.inference.sct import SctImputer
 from sclinguist_core.model.architectures import SCT
 from sclinguist_core.model.checkpoint import Checkpoint
-from sclinguist_core.vocabulary.genes import resolve_genes
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -146,10 +144,7 @@ def impute_iter(
     if seen := seen_in_training(section, checkpoint.info.training_datasets):
         warnings.append(seen_warning([seen]))
     info = {
-        "input": section.name,
-        "model": checkpoint.info.name,
-        "model_digest": checkpoint.digest,
-        "version": sclinguist_core.__version__,
+        **prepared.provenance,
         "unit": UNIT,
         "training_datasets": list(checkpoint.info.training_datasets),
         "context": context,
@@ -159,7 +154,6 @@ def impute_iter(
         **found.figures.overall,
         "seed": seed,
         "seconds": round(time.perf_counter() - started, 3),
-        "date": time.strftime("%Y-%m-%d"),
     }
     return Imputation(
         names=symbols,
@@ -184,7 +178,7 @@ def choose_genes(
     """
     symbols = prepared.checkpoint.symbols
     if genes is not None:
-        chosen = _named(symbols, genes)
+        chosen = find_genes(prepared, genes, measured_only=False)
     elif all_genes:
         chosen = np.arange(len(symbols))
     else:
@@ -203,30 +197,6 @@ def choose_genes(
             f"expected at most {MAX_VALUES:,}; name up to {most:,} genes (--genes)."
         )
     return chosen
-
-
-def _named(symbols: list[str], genes: Sequence[str]) -> np.ndarray:
-    position = {symbol: i for i, symbol in enumerate(symbols)}
-    found: dict[int, None] = {}
-    for given in [genes] if isinstance(genes, str) else genes:
-        read = resolve_genes([given]).table.iloc[0]
-        symbol = read["symbol"]
-        if symbol in position:
-            found[position[symbol]] = None
-            continue
-        if read["status"] == "ambiguous":
-            what = "may mean several genes, expected the symbol of one"
-        elif not symbol:
-            what = "not a known gene, expected one that the model reads"
-        else:
-            what = f"the model does not read {symbol}, expected a gene that it reads"
-        near = difflib.get_close_matches(str(given).upper()[:40], symbols, n=3, cutoff=0.0)
-        raise InputError(
-            f"gene {str(given)[:40]!r}: {what}; the nearest names are {', '.join(near)}."
-        )
-    if not found:
-        raise InputError("genes: found an empty list, expected at least one name.")
-    return np.array(list(found), np.int64)
 
 
 def refuse_nearest(context: str) -> None:
@@ -307,9 +277,7 @@ def impute(
         device=device,
         seed=seed,
     )
-    imputation = finish(steps)
-    for sentence in imputation.warnings:
-        logger.warning(sentence)
+    imputation = finish_in_notebook(steps, logger)
     table = around_same_arrays(section.table)
     attach(table, imputation, levels=levels)
     return table

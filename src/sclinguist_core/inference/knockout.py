@@ -18,11 +18,12 @@ import pandas as pd
 from sclinguist_core.data.readers.memory import as_section
 from sclinguist_core.data.section import Section
 from sclinguist_core.errors import InputError
-from sclinguist_core.inference.perturb import check_options, find_genes, perturb_iter
+from sclinguist_core.inference.gene_names import find_genes
+from sclinguist_core.inference.perturb import check_options, perturb_iter
 from sclinguist_core.inference.perturbation import Perturbation, row_numbers
 from sclinguist_core.inference.perturber import Counter, Perturber, coding_genes
 from sclinguist_core.inference.prepare import prepare
-from sclinguist_core.inference.progress import Progress, finish
+from sclinguist_core.inference.progress import Progress, check_memory, finish_in_notebook
 from sclinguist_core.inference.screen import MIN_CELLS, N_CELLS, N_EXACT, Screen, screen_iter
 from sclinguist_core.model.checkpoint import Checkpoint
 
@@ -191,7 +192,13 @@ def knockouts_iter(
             if name not in genes:
                 genes[name] = np.array(together, np.int64)
                 made_of[name] = one_name, other_name
-    _check_memory(section, len(prepared.proteins), len(genes))
+    # Kept in float32, and one of them once more while it is summed up.
+    check_memory(
+        section.n_obs * len(prepared.proteins) * 4 * (len(genes) + 2),
+        f"{section.name}: the changes of {len(prepared.proteins):,} proteins in "
+        f"{section.n_obs:,} rows by {len(genes):,} perturbations",
+        "ask for fewer genes or proteins.",
+    )
     perturber = Perturber(prepared, chosen, batch_size=batch_size)
     plans = {
         name: perturber.plan(targets, scale=scale, background=background, seed=seed)
@@ -207,21 +214,6 @@ def knockouts_iter(
         pairs=made_of,
         coding={name: tuple(symbols[gene] for gene in own) for name, own in coding.items()},
     )
-
-
-def _check_memory(section: Section, n_proteins: int, n_sets: int) -> None:
-    """Refuse changes that would not fit into memory, before work is spent."""
-    import psutil
-
-    # Kept in float32, and one of them once more while it is summed up.
-    need = section.n_obs * n_proteins * 4 * (n_sets + 2)
-    free = psutil.virtual_memory().available
-    if need > free:
-        raise InputError(
-            f"{section.name}: the changes of {n_proteins:,} proteins in {section.n_obs:,} rows by "
-            f"{n_sets:,} perturbations take {need / 2**30:.1f} GiB of memory, {free / 2**30:.1f} "
-            "GiB are free; ask for fewer genes or proteins."
-        )
 
 
 def knockout(
@@ -258,7 +250,7 @@ def knockout(
     >>> found.ranked().head()  # one row a protein  # doctest: +SKIP
     >>> found.ranked(groups=adata.obs["cell_type"])  # doctest: +SKIP
     """
-    found = finish(
+    return finish_in_notebook(
         perturb_iter(
             as_section(source, layer=layer),
             genes,
@@ -270,11 +262,9 @@ def knockout(
             batch_size=batch_size,
             background=background,
             seed=seed,
-        )
+        ),
+        logger,
     )
-    for sentence in found.warnings:
-        logger.warning(sentence)
-    return found
 
 
 def screen(
@@ -307,7 +297,7 @@ def screen(
     >>> import sclinguist_core as scl
     >>> scl.screen("pbmc.h5ad", "CD19").table.head()  # doctest: +SKIP
     """
-    found = finish(
+    return finish_in_notebook(
         screen_iter(
             as_section(source, layer=layer),
             protein,
@@ -321,8 +311,6 @@ def screen(
             device=device,
             batch_size=batch_size,
             seed=seed,
-        )
+        ),
+        logger,
     )
-    for sentence in found.warnings:
-        logger.warning(sentence)
-    return found

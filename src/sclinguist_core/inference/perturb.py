@@ -11,8 +11,6 @@ Shapes: n cells or spots, P proteins, V genes of the model, K perturbed genes.
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
@@ -20,13 +18,12 @@ import numpy as np
 
 from sclinguist_core.data.section import Section
 from sclinguist_core.errors import InputError
+from sclinguist_core.inference.gene_names import find_genes
 from sclinguist_core.inference.perturbation import Perturbation, row_numbers
 from sclinguist_core.inference.perturber import Counter, Perturber
-from sclinguist_core.inference.prepare import Prepared, prepare
+from sclinguist_core.inference.prepare import prepare
 from sclinguist_core.inference.progress import Progress
 from sclinguist_core.model.checkpoint import Checkpoint
-from sclinguist_core.vocabulary.genes import resolve_genes
-from sclinguist_core.vocabulary.proteins import resolve_protein
 
 
 def perturb_iter(
@@ -90,39 +87,6 @@ def perturb_iter(
     return (yield from perturber.run(plan, Counter(total=plan.n_runs)))
 
 
-def find_genes(prepared: Prepared, genes: Sequence[str]) -> np.ndarray:
-    """Positions of the named genes in the model, int64, shape (K,), each once.
-
-    Raises
-    ------
-    InputError
-        If a name is not known, or the gene is not in the model or not measured in the section.
-    """
-    symbols = prepared.checkpoint.symbols
-    position = {symbol: i for i, symbol in enumerate(symbols)}
-    measured = set(prepared.aligner.move.indices.tolist())
-    found: dict[int, None] = {}
-    for given in [genes] if isinstance(genes, str) else genes:
-        read = resolve_genes([given]).table.iloc[0]
-        symbol = read["symbol"]
-        if position.get(symbol) in measured:
-            found[position[symbol]] = None
-            continue
-        if read["status"] == "ambiguous":
-            what = "may mean several genes, expected the symbol of one"
-        elif not symbol:
-            what = "not a known gene, expected one of this section"
-        elif symbol not in position:
-            what = f"the model does not read {symbol}, expected a gene that it reads"
-        else:
-            what = f"{symbol} was not measured in {prepared.section.name}, expected one that was"
-        near = ", ".join(_nearest(str(given), [symbols[i] for i in sorted(measured)]))
-        raise InputError(f"gene {str(given)[:40]!r}: {what}; the nearest names are {near}.")
-    if not found:
-        raise InputError("genes: found an empty list, expected at least one name.")
-    return np.array(list(found), np.int64)
-
-
 def check_options(scale: float, batch_size: int | None, background: int) -> None:
     """Refuse options that make no sense."""
     if not (np.isfinite(scale) and scale >= 0):
@@ -131,12 +95,3 @@ def check_options(scale: float, batch_size: int | None, background: int) -> None
         raise InputError(f"batch size {batch_size}: expected at least 1.")
     if background < 0:
         raise InputError(f"background {background}: expected 0 or a number of random genes.")
-
-
-def _nearest(name: str, symbols: list[str]) -> list[str]:
-    """Suggest symbols: the genes of the protein of that name, or else what is spelled alike."""
-    with contextlib.suppress(InputError):
-        coding = [gene for gene in resolve_protein(name).genes if gene in symbols]
-        if coding:
-            return coding
-    return difflib.get_close_matches(name.upper()[:40], symbols, n=3, cutoff=0.0)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-import sclinguist_core
 from sclinguist_core.inference import trust
 from sclinguist_core.inference.background import draw_like_expressed
 from sclinguist_core.inference.perturbation import Perturbation, RandomSet
@@ -274,17 +273,12 @@ def scaled_value(value: np.ndarray, scale: float) -> np.ndarray:
 
 def provenance(prepared: Prepared) -> dict[str, Any]:
     """Tell what a perturbation was made with, and its unit."""
-    checkpoint = prepared.checkpoint
     unit = trust.calibrated_unit(prepared.context) if prepared.calibration is not None else None
     return {
-        "input": prepared.section.name,
-        "model": checkpoint.info.name,
-        "model_digest": checkpoint.digest,
-        "version": sclinguist_core.__version__,
-        "unit": checkpoint.info.unit if unit is None else unit,
+        **prepared.provenance,
+        "unit": prepared.checkpoint.info.unit if unit is None else unit,
         "context": prepared.context,
         "device": device_label(prepared.device),
-        "date": time.strftime("%Y-%m-%d"),
     }
 
 

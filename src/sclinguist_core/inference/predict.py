@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import sclinguist_core
 from sclinguist_core.data.align import AlignedRna
 from sclinguist_core.data.correlation import column_correlation
 from sclinguist_core.data.readers.memory import around_same_arrays, as_section
@@ -29,7 +28,12 @@ from sclinguist_core.inference.bag import bag_weights, check_context
 from sclinguist_core.inference.conditioning import Given, condition, given_antibodies
 from sclinguist_core.inference.prediction import Prediction, attach
 from sclinguist_core.inference.prepare import Prepared, prepare
-from sclinguist_core.inference.progress import CHUNK_ROWS, Progress, finish
+from sclinguist_core.inference.progress import (
+    CHUNK_ROWS,
+    Progress,
+    check_memory,
+    finish_in_notebook,
+)
 from sclinguist_core.inference.query import judge_queries, query_warning
 from sclinguist_core.inference.runner import Runner, make_runner
 from sclinguist_core.inference.smoothing import CONTEXT_SHARE, smoothed
@@ -123,7 +127,11 @@ def predict_iter(
     n_learnt = len(prepared.proteins)
     n_columns = n_learnt + (0 if queries is None else len(queries.table))
     moved = every or queries is not None or bags is not None
-    _check_memory(section, n_columns, BYTES_PER_MOVED_VALUE if moved else BYTES_PER_VALUE)
+    check_memory(
+        total * n_columns * (BYTES_PER_MOVED_VALUE if moved else BYTES_PER_VALUE),
+        f"{section.name}: {n_columns:,} proteins of {total:,} rows",
+        "ask for fewer proteins, or for a part of the rows at a time.",
+    )
     runner = prepared.runner(batch_size, log1p=log1p)
     warnings = prepared.warnings
     warnings += runner.gene_warnings(aligner.not_found(checkpoint.symbols))
@@ -181,10 +189,7 @@ def predict_iter(
         names += queries.names
     counts = aligner.resolution.counts
     info: dict[str, Any] = {
-        "input": section.name,
-        "model": checkpoint.info.name,
-        "model_digest": checkpoint.digest,
-        "version": sclinguist_core.__version__,
+        **prepared.provenance,
         "unit": checkpoint.info.unit if judged.unit is None else judged.unit,
         "training_datasets": list(checkpoint.info.training_datasets),
         "rna_normalization": checkpoint.info.model.rna_normalization,
@@ -201,7 +206,6 @@ def predict_iter(
         "torch": str(torch.__version__),
         "python": platform.python_version(),
         "seconds": round(time.perf_counter() - started, 3),
-        "date": time.strftime("%Y-%m-%d"),
     }
     if context != "none":
         info["neighbours_share"] = CONTEXT_SHARE
@@ -268,20 +272,6 @@ def _given_warning(given: Given) -> str:
         f"Conditioned on {len(given.names)} measured proteins, each of these on the others"
         f"{unused}; trust labels are those of RNA alone."
     )
-
-
-def _check_memory(section: Section, n_columns: int, bytes_per_value: int) -> None:
-    """Refuse a result that would not fit into memory, before work is spent."""
-    import psutil
-
-    need = section.n_obs * n_columns * bytes_per_value
-    free = psutil.virtual_memory().available
-    if need > free:
-        raise InputError(
-            f"{section.name}: {n_columns:,} proteins of {section.n_obs:,} rows take "
-            f"{need / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free; ask for fewer "
-            "proteins, or for a part of the rows at a time."
-        )
 
 
 def _quietly(
@@ -354,9 +344,7 @@ def predict(
         given=given,
         context=context,
     )
-    prediction = finish(steps)
-    for sentence in prediction.warnings:
-        logger.warning(sentence)
+    prediction = finish_in_notebook(steps, logger)
     table = around_same_arrays(section.table)
     attach(table, prediction)
     return table

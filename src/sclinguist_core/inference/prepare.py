@@ -5,14 +5,16 @@ Shapes: n cells or spots, G genes of the section, V genes of the model, P chosen
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+import sclinguist_core
 from sclinguist_core.data.align import (
     FEW_GENES,
     MIN_RESOLVED_GENES,
@@ -79,6 +81,17 @@ class Prepared:
         """Calibration of the chosen proteins for this context; None where there is none."""
         found = (self.checkpoint.calibration or {}).get(self.context)
         return None if found is None else found.take(self.proteins)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What every result tells of how it was made; a new dict."""
+        return {
+            "input": self.section.name,
+            "model": self.checkpoint.info.name,
+            "model_digest": self.checkpoint.digest,
+            "version": sclinguist_core.__version__,
+            "date": time.strftime("%Y-%m-%d"),
+        }
 
     @property
     def warnings(self) -> list[str]:

@@ -22,7 +22,8 @@ from sclinguist_core.data.section import Section
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference import trust
 from sclinguist_core.inference.first_order import first_order_iter, has_first_order
-from sclinguist_core.inference.perturb import check_options, find_genes
+from sclinguist_core.inference.gene_names import find_genes
+from sclinguist_core.inference.perturb import check_options
 from sclinguist_core.inference.perturber import coding_genes, one_at_a_time, provenance
 from sclinguist_core.inference.prepare import Prepared, prepare
 from sclinguist_core.inference.progress import CHUNK_ROWS, Progress

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from sclinguist_core.errors import InputError
+from sclinguist_core.model.tensor_file import read_tensors
 
 FILE = "conditioning.safetensors"
 
@@ -97,19 +98,10 @@ def read_conditioning(folder: Path, n_proteins: int) -> Conditioning | None:
     InputError
         If the file is damaged or does not fit the model's proteins.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     path = folder / FILE
     if not path.is_file():
         return None
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path}: expected safetensors, found a damaged or foreign file ({error}); install or "
-            "train the checkpoint again"
-        ) from error
+    tensors = read_tensors(path)
     contexts = sorted({name.split(".")[0] for name in tensors})
     found = {}
     for context in contexts:

@@ -28,6 +28,7 @@ import numpy as np
 from scipy import sparse
 
 from sclinguist_core.errors import InputError
+from sclinguist_core.model.tensor_file import read_tensors
 
 FILE = "familiarity.safetensors"
 MIN_READS = 20
@@ -97,19 +98,10 @@ def read_familiarity(folder: Path, n_genes: int) -> Familiarity | None:
     InputError
         If the file is damaged or does not fit the model's genes.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     path = folder / FILE
     if not path.is_file():
         return None
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path}: expected safetensors, found a damaged or foreign file ({error}); install or "
-            "train the checkpoint again"
-        ) from error
+    tensors = read_tensors(path)
     log_profiles, levels = tensors.get("log_profiles"), tensors.get("levels")
     if log_profiles is None or levels is None or log_profiles.shape[1:] != (n_genes,):
         raise InputError(
