@@ -16,6 +16,8 @@ FLOORS = {
     "sclinguist_core.errors": 0,
     "sclinguist_core.console": 0,
     "sclinguist_core.files": 0,
+    "sclinguist_core.locks": 0,
+    "sclinguist_core.reading": 0,
     "sclinguist_core.resources": 0,
     "sclinguist_core.accelerator": 0,
     "sclinguist_core.doctor": 0,

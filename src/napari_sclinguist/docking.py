@@ -30,11 +30,22 @@ def viewer_with_window() -> napari.Viewer | None:
     return viewer if getattr(viewer, "window", None) is not None else None
 
 
+def asked_by_hand() -> bool:
+    """Whether somebody at the window asked, by a menu or a drop, and not a line of a script.
+
+    A script that is run before, or between, turns of Qt's event loop waits for what it asks for.
+    """
+    from qtpy.QtCore import QThread
+
+    return QThread.currentThread().loopLevel() > 0
+
+
 def open_dock_soon(
     error: Exception | None = None,
     doing: str = "",
     *,
     reading: Callable[[], list[LayerData]] | None = None,
+    quick: bool = False,
 ) -> None:
     """Open the dock of the present window once napari has added the layers that it waits for.
 
@@ -44,6 +55,8 @@ def open_dock_soon(
         Something to report in the dock, and what was being done when it was raised.
     reading
         Reads layers, beside the window; they are added when they are there.
+    quick
+        Whether that is a matter of seconds.
     """
     viewer = viewer_with_window()
     if viewer is None:
@@ -57,6 +70,6 @@ def open_dock_soon(
             if error is not None:
                 dock.workspace.report(error, doing)
             if reading is not None:
-                dock.workspace.open_beside(reading)
+                dock.workspace.open_beside(reading, quick=quick)
 
     QTimer.singleShot(0, open_if_there)

@@ -56,12 +56,12 @@ def show_section(
 
     import napari
 
-    from napari_sclinguist.control.adoption import add_layers
+    from napari_sclinguist.control.adoption import add_layers, make_layers
     from napari_sclinguist.docking import open_dock
 
     if viewer is None:
         viewer = napari.Viewer(title=f"{section.name} - napari-sclinguist")
-    add_layers(viewer, layers)
+    add_layers(viewer, make_layers(layers))
     open_dock(viewer)
     viewer.reset_view()
     if block:

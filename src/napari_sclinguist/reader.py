@@ -11,7 +11,7 @@ from sclinguist_core.errors import InputError
 if TYPE_CHECKING:
     from napari_sclinguist.carriers import LayerData
 
-_LARGE = 200_000_000
+_LARGE = 60_000_000
 """Bytes of counts that take some seconds to read."""
 _BULKY = frozenset({".h5", ".h5ad", ".gz", ".mtx", ".parquet", ""})  # zarr chunks have no suffix
 _MANY_FILES = 20_000
@@ -40,20 +40,23 @@ def read_sections(path: PathOrPaths) -> list[LayerData]:
     """Open one or several sections as layers: the tissue, and the spots or cells upon it.
 
     In a window the dock opens with them, and what cannot be opened is told there in a sentence;
-    napari then gets its sign for "no layers". So it does for large data: they are read beside the
-    window, which stays usable, and added when they are there.
+    napari then gets its sign for "no layers". So it does where the layers are not waited for: they
+    are read beside the window, which stays usable, and added when they are there. A script waits
+    for them, unless the data are large.
 
     Raises
     ------
     InputError
         Without a window, if a section cannot be opened or has no positions.
     """
-    from napari_sclinguist.docking import open_dock_soon, viewer_with_window
+    from napari_sclinguist.docking import asked_by_hand, open_dock_soon, viewer_with_window
 
     in_window = viewer_with_window() is not None
-    if in_window and _is_large(_as_paths(path)):
-        open_dock_soon(reading=lambda: _layers(path))
-        return [(None,)]
+    if in_window:
+        is_large = _is_large(_as_paths(path))
+        if is_large or asked_by_hand():
+            open_dock_soon(reading=lambda: _layers(path), quick=not is_large)
+            return [(None,)]
     try:
         layers = _layers(path)
     except Exception as error:  # a broken file must not take the window down

@@ -14,13 +14,19 @@ def simulated_tonsil() -> list[LayerData]:
     Its counts and its histology come from a script: it shows how things look and work, not how
     good predictions are.
     """
-    from napari_sclinguist.docking import open_dock_soon
+    from napari_sclinguist.docking import asked_by_hand, open_dock_soon, viewer_with_window
     from napari_sclinguist.layers import section_layers
     from sclinguist_core.data.readers import open_section
     from sclinguist_core.resources import sample_section_path
 
+    def read() -> list[LayerData]:
+        return section_layers(open_section(sample_section_path(), name="tonsil (simulated)"))
+
+    if viewer_with_window() is not None and asked_by_hand():
+        open_dock_soon(reading=read, quick=True)
+        return _no_layers()
     open_dock_soon()
-    return section_layers(open_section(sample_section_path(), name="tonsil (simulated)"))
+    return read()
 
 
 def human_tonsil() -> list[LayerData]:
@@ -34,7 +40,7 @@ def human_tonsil() -> list[LayerData]:
     InputError
         Without a window, if the section was not downloaded or has changed since.
     """
-    from napari_sclinguist.docking import viewer_with_window
+    from napari_sclinguist.docking import asked_by_hand, viewer_with_window
     from napari_sclinguist.reader import read_sections
     from sclinguist_core.data.datasets import HUMAN_TONSIL, find_dataset
     from sclinguist_core.data.download import downloaded
@@ -42,21 +48,23 @@ def human_tonsil() -> list[LayerData]:
 
     dataset = find_dataset(HUMAN_TONSIL)
     viewer = viewer_with_window()
-    try:
-        folder = downloaded(dataset)
-    except InputError:
+    if viewer is None or not asked_by_hand():
+        try:
+            folder = downloaded(dataset)
+        except InputError:
+            if viewer is None:
+                raise
+            folder = None  # the dialog says what is wrong
+        if folder is not None:
+            return read_sections(folder)
         if viewer is None:
-            raise
-        folder = None  # the dialog says what is wrong
-    if folder is not None:
-        return read_sections(folder)
-    if viewer is None:
-        raise InputError(
-            f"'{dataset.title}' was not downloaded yet: run `sclinguist download {dataset.name}`, "
-            "then open it again."
-        )
+            raise InputError(
+                f"'{dataset.title}' was not downloaded yet: run `sclinguist download "
+                f"{dataset.name}`, then open it again."
+            )
     from napari_sclinguist.widgets.download_dialog import download_into
 
+    # What is there already is checked beside the window, too: that reads all of it.
     download_into(viewer, dataset)
     return _no_layers()
 

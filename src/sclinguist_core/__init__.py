@@ -25,6 +25,7 @@ _EXPORTS = {
     "open_sections": "sclinguist_core.data.readers",
     "predict": "sclinguist_core.inference.predict",
     "predict_iter": "sclinguist_core.inference.predict",
+    "predict_to": "sclinguist_core.inference.stream",
     "resolve_genes": "sclinguist_core.vocabulary.genes",
     "resolve_panel": "sclinguist_core.vocabulary.proteins",
     "resolve_protein": "sclinguist_core.vocabulary.proteins",
@@ -48,6 +49,7 @@ __all__ = [
     "open_sections",
     "predict",
     "predict_iter",
+    "predict_to",
     "resolve_genes",
     "resolve_panel",
     "resolve_protein",
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     from sclinguist_core.inference.impute import impute
     from sclinguist_core.inference.knockout import knockout, screen
     from sclinguist_core.inference.predict import predict, predict_iter
+    from sclinguist_core.inference.stream import predict_to
     from sclinguist_core.model.checkpoint import load_checkpoint
     from sclinguist_core.model.hyena_import import import_checkpoint
     from sclinguist_core.train.finetune import finetune

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import io
 import logging
 import sys
 from collections.abc import Iterator
@@ -11,6 +13,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from sclinguist_core.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -67,8 +71,27 @@ def run_app(app: typer.Typer) -> None:
     interrupted (nothing is half-written: files are renamed into place at the end).
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files need not be UTF-8; they are printed as they were given.
+        sys.stdout.reconfigure(errors="surrogateescape")
     try:
         app()
     except InputError as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(1)
+    except OSError as error:
+        logger.debug("What the system refused", exc_info=True)
+        typer.echo(f"Error: {_refused(error)}", err=True)
+        sys.exit(1)
+    finally:
+        # The process ends here: looking for garbage once more would take most of a second.
+        gc.freeze()
+
+
+def _refused(error: OSError) -> InputError:
+    """Say what the system refuses: rights, a name that is too long, a full disk."""
+    what = f"'{error.filename}': " if error.filename else ""
+    return InputError(
+        f"{what}{error.strerror or error}, expected a file or folder that can be read and written; "
+        "check its name, the rights to it and the space on its disk."
+    )

@@ -1,48 +1,226 @@
-"""Writing files so that nobody ever meets half of one."""
+"""Writing files and folders so that nobody ever meets half of one.
+
+Everything is written in a hidden folder beside its final name, ``.NAME.<random>.part``, brought to
+the disk, and takes the name in one step. An exception, Ctrl-C included, removes the hidden folder.
+A process that is killed leaves it behind; whoever writes the same name next removes it, which is
+safe because the system lets go of a dead writer's lock (`sclinguist_core.locks`).
+"""
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from sclinguist_core.locks import Locked, NoLocks, locked
+
+logger = logging.getLogger(__name__)
+
+_SUFFIX = ".part"
+_LOCK = ".lock"
+_OLD = "old"
+"""Folder in a holder for what makes way; it comes back if the writer is killed just then."""
+_NAME_CHARACTERS = 60
+"""With four bytes a character, dots, random part and suffix: the 255 bytes a name may have."""
+_CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name to write to; it takes the place of `path` when all went well.
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Give a temporary name to write a file to; it takes the place of `path` when all went well.
 
-    The temporary file lies in the same folder. After an exception, Ctrl-C included, it is removed,
-    and an older file of that name stays as it was.
+    The name has the same suffix and lies on the same disk. After an exception, Ctrl-C included, an
+    older file of that name is as it was. Where `path` is a link, the file that it leads to is
+    replaced, and the link stays.
+
+    Parameters
+    ----------
+    path
+        The file's name.
+    durable
+        Wait until the disk has it, so that it also outlives a power cut. A busy disk may take
+        seconds, which is too long for what a window remembers of itself.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written or brought to the disk.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    final = Path(os.path.realpath(path))
+    with holder(final) as folder:
+        new = folder / final.name
+        yield new
+        # Some libraries write for the owner alone; results are there to be shown.
+        new.chmod(0o644)
+        if durable:
+            sync(new)
+        os.replace(new, final)
+        if durable:
+            sync_names(final.parent)
+
+
+@contextmanager
+def holder(final: Path) -> Iterator[Path]:
+    """Give an empty hidden folder beside `final` to write in; it is removed in the end.
+
+    Raises
+    ------
+    OSError
+        If no folder can be made there.
+    """
+    remove_leftovers(final)
+    with ExitStack() as stack:
+        yield _make_holder(final, stack)
+
+
+def remove_leftovers(final: Path) -> None:
+    """Remove what writers of `final` that were killed have left beside it.
+
+    Killed in the moment between two names (see `replace_folder`), the older folder comes back.
+    """
+    begin = _beginning(final)
     try:
-        yield temporary
-        # mkstemp makes files that only the owner may read; results are there to be shown.
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        entries = [
+            Path(entry.path)
+            for entry in os.scandir(final.parent)
+            if entry.name.startswith(begin)
+            and entry.name.endswith(_SUFFIX)
+            and entry.is_dir(follow_symlinks=False)
+        ]
+    except OSError:
+        return  # whoever writes there will say what is wrong
+    for folder in entries:
+        try:
+            with locked(folder / _LOCK):
+                _bring_back(folder)
+        except (Locked, OSError):
+            continue  # its writer lives, or it belongs to somebody else
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def replace_folder(new: Path, final: Path) -> None:
-    """Give a complete folder its final name; an older one makes way and comes back on failure.
+    """Give a complete folder its final name; an older one of that name is removed.
 
-    A folder cannot be renamed over a full one, so there is a moment without either; an interrupt
-    in it brings the old one back.
+    Linux and macOS swap two folders in one step. Where the system or the file system cannot, there
+    is a moment without either: an interrupt in it brings the old one back at once, a kill when the
+    same name is written next.
+
+    Parameters
+    ----------
+    new
+        Folder on the same disk.
+    final
+        Its name to be; absent or a folder.
     """
     if not final.exists():
         os.replace(new, final)
+    elif _swap(new, final):
+        shutil.rmtree(new, ignore_errors=True)
+    else:
+        with holder(final) as spare:
+            old = spare / _OLD / final.name
+            old.parent.mkdir()
+            os.replace(final, old)
+            try:
+                os.replace(new, final)
+            except BaseException:
+                os.replace(old, final)
+                raise
+
+
+def sync(path: Path) -> None:
+    """Bring a file to the disk, or a folder with everything in it.
+
+    Raises
+    ------
+    OSError
+        If the disk does not take it.
+    """
+    if not path.is_dir():
+        # Windows brings to the disk only what was opened for writing.
+        _sync(path, os.O_RDWR)
         return
-    old = new.with_name(f"{new.name}.old")
-    os.replace(final, old)
+    for folder, _, names in os.walk(path):
+        for name in names:
+            _sync(Path(folder, name), os.O_RDWR)
+        sync_names(Path(folder))
+
+
+def sync_names(folder: Path) -> None:
+    """Bring the names in a folder to the disk, where the file system can do so.
+
+    They are right for every reader before and after: this is about a power cut alone, and so a
+    failure is told and no reason to call what was written lost.
+    """
+    if sys.platform == "win32":
+        return  # Windows cannot open folders
     try:
-        os.replace(new, final)
-    except BaseException:
-        os.replace(old, final)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+        _sync(folder, os.O_RDONLY)
+    except OSError as error:
+        logger.warning("%s: new names may not outlive a power cut (%s)", folder, error.strerror)
+
+
+def _sync(path: Path, mode: int) -> None:
+    handle = os.open(path, mode)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
+    finally:
+        os.close(handle)
+
+
+def _beginning(final: Path) -> str:
+    return f".{final.name[:_NAME_CHARACTERS]}."
+
+
+def _make_holder(final: Path, stack: ExitStack) -> Path:
+    """Make a folder whose lock is held until `stack` ends, which also removes the folder."""
+    while True:
+        made = tempfile.mkdtemp(prefix=_beginning(final), suffix=_SUFFIX, dir=final.parent)
+        path = Path(made)
+        with ExitStack() as undo:
+            undo.callback(shutil.rmtree, path, ignore_errors=True)
+            try:
+                undo.enter_context(locked(path / _LOCK))
+            except (Locked, FileNotFoundError):
+                continue  # before it was locked, somebody took it for a dead one's
+            except NoLocks:
+                pass  # then nobody takes it away either
+            stack.push(undo.pop_all())
+            return path
+
+
+def _bring_back(folder: Path) -> None:
+    """Give what had to make way its name again, unless something else has it by now."""
+    if (folder / _OLD).is_dir():
+        for old in (folder / _OLD).iterdir():
+            final = folder.parent / old.name
+            if not final.exists():
+                os.replace(old, final)
+
+
+def _swap(one: Path, other: Path) -> bool:
+    """Swap two names in one step; False where that is not to be had."""
+    import ctypes
+
+    here, swap = -100, 2  # AT_FDCWD of Linux; RENAME_EXCHANGE of Linux is RENAME_SWAP of macOS
+    names = os.fsencode(one), os.fsencode(other)
+    try:
+        system = ctypes.CDLL(None, use_errno=True)
+        if sys.platform == "linux":
+            done = system.renameat2(here, names[0], here, names[1], swap)
+        elif sys.platform == "darwin":
+            done = system.renamex_np(*names, swap)
+        else:
+            return False
+    except (AttributeError, OSError, TypeError):  # an old C library, or none to be asked
+        return False
+    return bool(done == 0)

@@ -19,10 +19,10 @@ import pytest
 from file_server import H5_BEGIN, FileServer, Served, made_up_dataset, publish_section, tar_gz
 from sclinguist_core.data.datasets import datasets, find_dataset
 from sclinguist_core.data.download import download_iter, downloaded
-from sclinguist_core.data.folder_lock import Locked, locked
 from sclinguist_core.data.http_file import Patience, fetch_iter
 from sclinguist_core.data.readers import open_section
 from sclinguist_core.errors import InputError
+from sclinguist_core.locks import Locked, locked
 from sclinguist_core.resources import sample_section_path
 
 IMPATIENT = Patience(timeout=20.0, attempts=3, pause=0.0)

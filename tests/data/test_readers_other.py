@@ -105,7 +105,7 @@ def test_h5_with_text_that_is_none(write_cells):
         barcodes = file["matrix/barcodes"][:]
         barcodes[0] = b"\xff\xfe\x9c"
         file["matrix/barcodes"][:] = barcodes
-    with pytest.raises(InputError, match="cannot be read as HDF5"):
+    with pytest.raises(InputError, match="cannot be read as a 10x matrix"):
         open_section(path)
 
 
@@ -151,7 +151,7 @@ def test_matrix_market_without_values_or_entries(tmp_path):
         (HEADER + "3 2 3\n1 1 4\n", "1 of 3 entries"),
         (HEADER + "3 2 1\n4 1 4\n", "beyond its size of 3 x 2"),
         (HEADER + "3 2 1\n0 1 4\n", "beyond its size of 3 x 2"),
-        (HEADER + "3 2 2\n1 1 4\n1 two 4\n", "cannot be parsed"),
+        (HEADER + "3 2 2\n1 1 4\n1 two 4\n", "cannot be read as a Matrix Market file"),
         (HEADER + "3 2 2\n1 1 4\n\0\0\0\0\0\0\0\0", "damaged or not complete"),
         (HEADER.replace("general", "symmetric") + "3 3 1\n1 1 4\n", "symmetric matrix"),
     ],
@@ -282,7 +282,7 @@ def test_xenium(xenium, inside):
 def test_xenium_cells_damaged(xenium):
     path = xenium / "cells.parquet"
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(InputError, match="table of cells"):
+    with pytest.raises(InputError, match="cannot be read as Parquet"):
         open_section(xenium)
     pd.DataFrame({"cell_id": ["a"]}).to_parquet(path)
     with pytest.raises(InputError, match=r"lacks the column\(s\) x_centroid, y_centroid"):

@@ -71,7 +71,7 @@ def test_files_are_open_for_writing_when_they_are_brought_to_the_disk(
     back = read(write_table(table, tmp_path / name))
     np.testing.assert_array_equal(back.X.toarray(), table.X.toarray())
     assert synced.count(False) >= 1
-    assert synced.count(True) == 1
+    assert synced.count(True) >= 1
 
 
 @pytest.mark.parametrize("name", ["out.h5ad", "out.zarr"])
@@ -108,7 +108,7 @@ def test_nothing_changes_when_writing_breaks_off(tmp_path, table, name, error, m
             file.write(b"half")
         raise error("no space left")
 
-    monkeypatch.setattr(AnnData, "write_h5ad", broken)
+    monkeypatch.setattr("sclinguist_core.data.write._write_h5ad", broken)
     monkeypatch.setattr(AnnData, "write_zarr", broken)
     expected = InputError if error is OSError else error
     with pytest.raises(expected, match="no space left"):
@@ -119,10 +119,11 @@ def test_nothing_changes_when_writing_breaks_off(tmp_path, table, name, error, m
 
 def test_an_old_zarr_comes_back_when_the_last_step_fails(tmp_path, table, monkeypatch):
     path = write_table(table, tmp_path / "out.zarr")
+    monkeypatch.setattr("sclinguist_core.files._swap", lambda *_: False)
     real = os.replace
 
     def replace(source, target):
-        if str(target) == str(path) and not str(source).endswith("old"):
+        if str(target) == str(path) and "/old/" not in str(source):
             raise KeyboardInterrupt
         real(source, target)
 

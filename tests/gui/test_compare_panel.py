@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 from gui.compared_section import make_section
 from napari_sclinguist.control.agreement import Pair, agreement
 from napari_sclinguist.control.entries import Kind
+from napari_sclinguist.control.hexagons import count_hexagons
 from napari_sclinguist.widgets import scatter_plot
 from napari_sclinguist.widgets.data_frame_table import Column, TableView, as_text
 from napari_sclinguist.widgets.feature_picker import FeaturePicker
@@ -205,10 +206,14 @@ def test_many_rows_are_counted_in_hexagons(qtbot, opened, monkeypatch):
     plot = ScatterPlot()
     qtbot.addWidget(plot)
     plot.show()
-    plot.show_pair(opened.catalogue.feature(CD19.a), opened.catalogue.feature(CD19.b))
+    a, b = opened.catalogue.feature(CD19.a), opened.catalogue.feature(CD19.b)
+    plot.show_pair(a, b)
     assert plot.is_binned
+    assert len(plot.axes.collections) == 1  # the marks alone: it is not counted yet
+    plot.show_pair(a, b, count_hexagons(a.values, b.values))
     assert plot._cloud.get_array().sum() == 60
-    plot.show_pair(opened.catalogue.feature("predicted:CD3"), opened.catalogue.feature(CD19.b))
+    other = opened.catalogue.feature("predicted:CD3")
+    plot.show_pair(other, b, count_hexagons(other.values, b.values))
     assert len(plot.axes.collections) == 2  # hexagons and marks: the former ones went
 
 

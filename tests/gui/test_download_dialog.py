@@ -224,6 +224,7 @@ def test_the_section_appears_in_the_window(viewer, server, qtbot):
     assert "CC BY 4.0" in dialog.title.text()
     with qtbot.waitSignal(dialog.destroyed, timeout=60_000):
         pass
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=60_000)  # it is read in a thread
     assert [layer.name.startswith(PREFIX) for layer in viewer.layers] == [True, True]
     assert np.shape(viewer.layers[0].data)[2] == 3
 
@@ -251,7 +252,7 @@ def test_cancel_in_the_window(viewer, server, dataset, qtbot):
     server.files[COUNTS].stalls_after = None
     with qtbot.waitSignal(open_sample(viewer).destroyed, timeout=60_000):
         pass
-    assert len(viewer.layers) == 2
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=60_000)
     assert server.ranges_asked(COUNTS) == [None, "bytes=300000-"]
 
 
@@ -265,7 +266,7 @@ def test_an_error_stands_in_the_dialog_and_can_be_tried_again(viewer, server, qt
     assert dialog.stop.text() == "Close"
     with qtbot.waitSignal(dialog.destroyed, timeout=60_000):
         dialog.again.click()
-    assert len(viewer.layers) == 2
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=60_000)
 
 
 @pytest.mark.gui

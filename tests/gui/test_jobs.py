@@ -2,7 +2,7 @@
 
 import pytest
 
-from napari_sclinguist.control.jobs import JobRunner, State, single_step
+from napari_sclinguist.control.jobs import JobQueue, JobRunner, State, single_step
 from napari_sclinguist.control.messages import Action
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference.progress import Progress
@@ -16,6 +16,7 @@ class Thread:
 
     def __call__(self, steps, listener):
         self.generator, self.listener = steps(), listener
+        self.stopped = False
         return self.stop
 
     def stop(self):
@@ -212,3 +213,64 @@ def test_after_closing_nothing_is_heard(runner, thread):
     assert results == []
     assert runner.heard == []
     assert len(states) == n_heard
+
+
+# --- several, one after another -------------------------------------------------------------------
+
+
+@pytest.fixture
+def queue(thread):
+    queue = JobQueue(thread)
+    queue.results, queue.said = [], []
+    queue.message.connect(lambda message: queue.said.append(message.text))
+    return queue
+
+
+def steps_of(name):
+    """A job of two steps that returns its name."""
+
+    def steps():
+        yield Progress(1, 2, name)
+        yield Progress(2, 2, name)
+        return name
+
+    return steps
+
+
+def test_jobs_of_a_queue_run_one_after_another(queue, thread):
+    for name in ("first", "second"):
+        queue.add(name, steps_of(name), queue.results.append)
+    for _ in range(6):
+        thread.step()
+    assert queue.results == ["first", "second"]
+    assert queue.state is State.IDLE
+
+
+def test_jobs_of_an_owner_that_went_are_dropped_and_nothing_is_said(queue, thread):
+    closed, other = object(), object()
+    for name, owner in (("a", closed), ("b", closed), ("c", other), ("d", closed), ("e", None)):
+        queue.add(name, steps_of(name), queue.results.append, owner=owner)
+    thread.step()  # a has begun
+    queue.drop(closed)
+    assert thread.stopped
+    thread.step()  # a has ended, c has begun
+    assert not thread.stopped
+    for _ in range(6):
+        thread.step()
+    assert queue.results == ["c", "e"]
+    assert queue.said == []
+    assert queue.state is State.IDLE
+
+
+def test_a_job_of_another_owner_goes_on(queue, thread):
+    mine, other = object(), object()
+    queue.add("a", steps_of("a"), queue.results.append, owner=mine)
+    queue.drop(other)
+    assert not thread.stopped
+    for _ in range(3):
+        thread.step()
+    assert queue.results == ["a"]
+    # It does not count as the owner's any more.
+    queue.add("b", steps_of("b"), queue.results.append)
+    queue.drop(mine)
+    assert not thread.stopped

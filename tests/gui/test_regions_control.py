@@ -599,7 +599,7 @@ def test_many_rows_are_labelled_beside_the_window(drawn, monkeypatch):
     monkeypatch.setattr(
         drawn.workspace,
         "in_background",
-        lambda title, *rest: (started.append(title), in_background(title, *rest)),
+        lambda title, *rest, **of: (started.append(title), in_background(title, *rest, **of)),
     )
     drawn.rename("region 1", "a")
     assert set(started) == {"Counting groups"}

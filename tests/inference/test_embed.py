@@ -7,6 +7,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import sparse
 
 import sclinguist_core as scl
@@ -118,6 +119,7 @@ def test_a_caller_that_stops_cancels_within_a_batch(cells, checkpoint, monkeypat
         return forward(self, batch, shared)
 
     monkeypatch.setattr(TranslatorRunner, "_forward", counted)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     steps = embed_iter(as_section(cells), model=checkpoint, device="cpu", batch_size=10)
     assert next(steps).phase == "loading model"
     progress = next(steps)

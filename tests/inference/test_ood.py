@@ -104,7 +104,7 @@ def test_file(profiles, tmp_path):
     with pytest.raises(InputError, match="over 7 genes"):
         read_familiarity(tmp_path, 7)
     (tmp_path / "familiarity.safetensors").write_bytes(b"broken")
-    with pytest.raises(InputError, match="expected safetensors"):
+    with pytest.raises(InputError, match="cannot be read as safetensors"):
         read_familiarity(tmp_path, N_GENES)
 
 

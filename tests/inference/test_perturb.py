@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import sparse
 
 import sclinguist_core as scl
@@ -298,6 +299,7 @@ def test_progress_counts_up_and_closing_cancels(cells, checkpoint, monkeypatch):
         return forward(self, batch, panels)
 
     monkeypatch.setattr(TranslatorRunner, "_forward", counted)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     steps = perturb_iter(section, ["CD19"], **options)
     next(steps)
     next(steps)

@@ -64,7 +64,7 @@ def test_a_folder_without_one(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["no json", "[]", '{"format_version": 9}', '{"format_version": 1, "contexts": {"a": {}}}'],
+    ["[]", '{"format_version": 9}', '{"format_version": 1, "contexts": {"a": {}}}'],
 )
 def test_damaged_files(tmp_path, text):
     (tmp_path / "calibration.json").write_text(text)

@@ -165,7 +165,7 @@ def test_a_pickle_is_never_executed(checkpoint, tmp_path):
             return (open, (str(tmp_path / "owned"), "w"))
 
     (folder / "model.safetensors").write_bytes(pickle.dumps(Hostile()))
-    with pytest.raises(InputError, match="expected safetensors"):
+    with pytest.raises(InputError, match="cannot be read as safetensors"):
         load_checkpoint(folder)
     assert not (tmp_path / "owned").exists()
 
@@ -174,14 +174,14 @@ def test_truncated_weights(checkpoint, tmp_path):
     folder = save_checkpoint(checkpoint, tmp_path / "tiny")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(InputError, match="expected safetensors"):
+    with pytest.raises(InputError, match="cannot be read as safetensors"):
         load_checkpoint(folder)
 
 
 def test_bad_json(checkpoint, tmp_path):
     folder = save_checkpoint(checkpoint, tmp_path / "tiny")
     (folder / "config.json").write_text("{")
-    with pytest.raises(InputError, match="expected JSON"):
+    with pytest.raises(InputError, match="cannot be read as JSON"):
         load_checkpoint(folder)
 
 

@@ -57,5 +57,5 @@ def test_a_file_that_does_not_fit_is_refused(factors, tmp_path):
         with pytest.raises(InputError, match="finite loadings and positive noise"):
             read_conditioning(tmp_path, 3)
     (tmp_path / FILE).write_bytes(b"nothing")
-    with pytest.raises(InputError, match="damaged or foreign"):
+    with pytest.raises(InputError, match="cannot be read as safetensors"):
         read_conditioning(tmp_path, 3)

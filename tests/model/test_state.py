@@ -118,7 +118,7 @@ def test_the_prediction_is_the_mean_of_the_heads(model):
     measured = torch.arange(V)[None] < 20
     tables, panel = panel_of(model, measured)
     some = model(torch.tensor([[3, 7]]), torch.tensor([[1.0, 2.0]]), panel, tables)
-    share = model.state.share(model.state.gram(measured)[0])
+    share = model.state.share(model.state.gram(measured)[0], model.state.told())
     weights = torch.tensor([share, 1.0, 1.0, 1.0])
     by_hand = (weights[:, None, None] * some.heads).sum(dim=0) / weights.sum()
     torch.testing.assert_close(some.mean, by_hand)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -111,3 +113,31 @@ def test_every_parameter_learns(model):
     (out.mean.sum() + out.std.sum()).backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []
+
+
+EXTREME = [[0.0, 0.1, 2.4, 6.0, 9.0], [0.4, 5.99, 6.01, 0.8, 0.0]]
+
+
+@pytest.mark.parametrize("value_dim", [1, 2, 16])
+def test_tokens_made_at_once_are_those_that_are_trained(value_dim):
+    torch.manual_seed(0)
+    model = build_translator(replace(CONFIG, value_dim=value_dim), GENES, PROTEINS).eval()
+    torch.nn.init.normal_(model.reader.value_gain.weight)
+    table, genes = model.tables().token, torch.tensor([[3, 7, 11, 0, 29], [1, 2, 3, 4, -1]])
+    trained = model.reader.tokens(table, genes, torch.tensor(EXTREME))
+    with torch.no_grad():
+        at_once = model.reader.tokens(table, genes, torch.tensor(EXTREME))
+    seen = genes >= 0
+    torch.testing.assert_close(at_once[seen], trained[seen], rtol=1e-5, atol=1e-6)
+
+
+def test_blocks_that_fit_the_cache_give_what_a_whole_batch_gives(model, monkeypatch):
+    genes = [[3, 7, 11, 0, 29], [1, 2, 3, 4, -1], [-1] * 5, [5, -1, -1, -1, -1]]
+    values = [*EXTREME, [0.0] * 5, [1.0, 0.0, 0.0, 0.0, 0.0]]
+    trained = run(model, genes, values)
+    monkeypatch.setattr("sclinguist_core.model.readers.CPU_CACHED_TOKENS", 10)
+    monkeypatch.setattr("sclinguist_core.model.decoder.CPU_CACHED_QUERIES", 1)
+    with torch.no_grad():
+        blocks = run(model, genes, values)
+    torch.testing.assert_close(blocks.mean, trained.mean)
+    torch.testing.assert_close(blocks.std, trained.std)

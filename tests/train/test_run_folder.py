@@ -108,11 +108,51 @@ def test_an_unvalidated_step_has_no_score(run):
 
 def test_half_written_state_is_swept_away(run):
     write_state({"sclinguist": {"step": 7}}, run.state_path)
-    stray = run.state_path.with_name(f".{run.state_path.name}.abc")
-    stray.write_bytes(b"half")
+    stray = run.state_path.with_name(f".{run.state_path.name}.abc.part")
+    stray.mkdir()
+    (stray / run.state_path.name).write_bytes(b"half")
     run.create(RECIPE, RECORD, resume=True)
-    assert not stray.exists()
     assert run.last_step() == 7
+    write_state({"sclinguist": {"step": 8}}, run.state_path)
+    assert [path.name for path in run.state_path.parent.iterdir()] == [run.state_path.name]
+    assert run.last_step() == 8
+
+
+def kill_while_creating(folder, n_files):
+    """What is there when `create` is killed behind so many of its steps."""
+    run = RunFolder(folder)
+    run.state_path.parent.mkdir(parents=True)
+    if n_files > 0:
+        (folder / ".run.json.abc.part").mkdir()
+    if n_files > 1:
+        (folder / "run.json").write_text(json.dumps(RECORD))
+    if n_files > 2:
+        (folder / ".recipe.yaml.abc.part").mkdir()
+        (folder / ".recipe.yaml.abc.part" / "recipe.yaml").write_text(RECIPE[:5])
+    return run
+
+
+@pytest.mark.parametrize("resume", [True, False])
+@pytest.mark.parametrize("n_files", [0, 1, 2, 3])
+def test_a_folder_whose_making_was_killed_is_begun_anew(tmp_path, n_files, resume):
+    run = kill_while_creating(tmp_path / "run", n_files)
+    run.create(RECIPE, RECORD, resume=resume)
+    assert sorted(path.name for path in run.path.iterdir()) == ["recipe.yaml", "run.json", "state"]
+    assert run.recipe_path.read_text() == RECIPE
+
+
+def test_the_record_of_another_program_is_not_replaced(tmp_path):
+    (tmp_path / "run.json").write_text('{"theirs": 1}')
+    with pytest.raises(InputError, match="holds no run"):
+        RunFolder(tmp_path).create(RECIPE, RECORD, resume=True)
+    assert (tmp_path / "run.json").read_text() == '{"theirs": 1}'
+
+
+def test_an_empty_table_of_reports_gets_its_header_again(run):
+    run.metrics_path.touch()  # killed before its first line
+    run.cut_metrics(0)
+    run.add_metrics(step(1), {"clr": 0.5}, {})
+    assert run.metrics_path.read_text().splitlines()[0].startswith("step,loss,clr")
 
 
 def test_only_an_untouched_folder_is_taken_away(run):

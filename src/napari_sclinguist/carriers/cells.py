@@ -1,4 +1,4 @@
-"""Many cells as discs that are painted once; a look-up table gives them their colours.
+"""Many cells as discs that are painted once; a table of values gives them their colours.
 
 Shapes: n cells; H, W of the painted label image; label 0 is where no cell is.
 """
@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_sclinguist.carriers import LayerData, napari_colormap, units, world_scale
 from napari_sclinguist.carriers.bins import show_scalar
+from napari_sclinguist.carriers.cell_levels import CellTable, LookupLevel, MeanLevel
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -57,30 +58,6 @@ def paint_discs(places: np.ndarray, diameter: float, shape: tuple[int, int]) -> 
     return labels
 
 
-class LookupLevel:
-    """A level of a pyramid whose pixels are looked up when they are drawn.
-
-    All levels of a layer share one table, so that writing into it changes all of them. What napari
-    asks of an array: shape, ndim, size, dtype, slicing, and conversion.
-    """
-
-    def __init__(self, labels: np.ndarray, table: np.ndarray) -> None:
-        self.labels = labels
-        self.table = table
-        self.shape = (*labels.shape, *table.shape[1:])
-        self.ndim = len(self.shape)
-        self.size = int(np.prod(self.shape))
-        self.dtype = table.dtype
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        index = index if isinstance(index, tuple) else (index,)
-        found = self.table[self.labels[index[:2]]]
-        return found[(..., *index[2:])] if len(index) > 2 else found
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self.table[self.labels], dtype=dtype)
-
-
 class CellsCarrier:
     """Cells of any number; switching a feature swaps a table of n + 1 values."""
 
@@ -101,37 +78,39 @@ class CellsCarrier:
         self.levels = [labels]
         while max(self.levels[-1].shape) > _SMALLEST_LEVEL:
             self.levels.append(np.ascontiguousarray(self.levels[-1][::2, ::2]))
+        self._centres = np.rint(places).astype(np.int64)
+        self._diameter = section.drawn_diameter * self.density  # in pixels of the first level
 
     def layer_data(self, picture: Picture | None) -> LayerData:
         """See `Carrier.layer_data`."""
-        table = np.full(self.section.n_obs + 1, np.nan, np.float32)
+        table = CellTable(self.section.n_obs)
         arguments = self._arguments()
         if picture is not None:
-            table[1:] = picture.channels[0].values
+            table.write(picture.channels[0].values)
             arguments |= {"opacity": picture.opacity}
             arguments |= {"contrast_limits": picture.channels[0].limits}
             if picture.colormap is not None:
                 arguments["colormap"] = napari_colormap(picture.colormap)
         else:
             arguments["contrast_limits"] = (0.0, 1.0)  # asked of the layer, all is unknown
-        return [LookupLevel(level, table) for level in self.levels], arguments, "image"
+        return self._levels_of(table), arguments, "image"
 
     def update(self, layer: Image, picture: Picture) -> None:
         """See `Carrier.update`."""
-        layer.data[0].table[1:] = picture.channels[0].values
+        layer.data[0].table.write(picture.channels[0].values)
         show_scalar(layer, picture)
         _look_up_again(layer)
 
     def plain_layer_data(self, picture: Picture) -> LayerData:
         """See `Carrier.plain_layer_data`."""
-        table = np.zeros((self.section.n_obs + 1, 4), np.uint8)
-        table[1:] = picture.colours
+        table = CellTable(self.section.n_obs, colours=True)
+        table.write(picture.colours)
         arguments = self._arguments() | {"rgb": True, "opacity": picture.opacity}
-        return [LookupLevel(level, table) for level in self.levels], arguments, "image"
+        return self._levels_of(table), arguments, "image"
 
     def update_plain(self, layer: Image, picture: Picture) -> None:
         """See `Carrier.update_plain`."""
-        layer.data[0].table[1:] = picture.colours
+        layer.data[0].table.write(picture.colours)
         layer.opacity = picture.opacity
         _look_up_again(layer)
 
@@ -143,6 +122,17 @@ class CellsCarrier:
             return None
         label = int(self.levels[0][row, column])
         return label - 1 if label else None
+
+    def _levels_of(self, table: CellTable) -> list[LookupLevel]:
+        """Levels of a layer: looked up while a cell covers a pixel, then means."""
+        found = []
+        for i, labels in enumerate(self.levels):
+            if self._diameter / 2**i >= 1 or i == 0:
+                found.append(LookupLevel(labels, table))
+            else:
+                row, column = np.minimum(self._centres >> i, np.array(labels.shape) - 1).T
+                found.append(MeanLevel(labels, row * labels.shape[1] + column, table))
+        return found
 
     def _arguments(self) -> dict[str, Any]:
         world = world_scale(self.section)

@@ -56,9 +56,17 @@ def adopted_layers(sdata: Any) -> list[LayerData]:
     return layers
 
 
-def add_layers(viewer: ViewerModel, layers: list[LayerData]) -> None:
-    """Add layer data to a viewer."""
+def make_layers(data: list[LayerData]) -> list[Layer]:
+    """Make layers of layer data; in any thread, since a large one takes some tenths of a second."""
     from napari.layers import Layer
 
-    for data in layers:
-        viewer.add_layer(Layer.create(*data))
+    return [Layer.create(*one) for one in data]
+
+
+def add_layers(viewer: ViewerModel, layers: list[Layer]) -> None:
+    """Add layers to a viewer, which shows all of the first ones."""
+    was_empty = not viewer.layers
+    for layer in layers:
+        viewer.add_layer(layer)
+    if was_empty:
+        viewer.reset_view()

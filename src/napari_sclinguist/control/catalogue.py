@@ -169,10 +169,13 @@ class Catalogue:
 
     def spread(self, entry: Entry) -> np.ndarray | None:
         """Return the predicted error of a predicted protein, SD, (n,); None for other features."""
-        table = self.section.table.obsm.get(SPREAD_KEY)
-        if entry.kind is not Kind.PREDICTED or not isinstance(table, pd.DataFrame):
-            return None
-        return None if entry.name not in table else _float32(table[entry.name])
+        column = self._spread_column(entry)
+        return None if column is None else _float32(column)
+
+    def spread_at(self, entry: Entry, row: int) -> float | None:
+        """Return the same of one row, which takes no time whatever the size of the section."""
+        column = self._spread_column(entry)
+        return None if column is None else float(column.iat[row])
 
     @property
     def ood(self) -> np.ndarray | None:
@@ -390,6 +393,12 @@ class Catalogue:
         table = self.section.table
         found = table.obsm.get(PREDICTED_KEY)
         return found if isinstance(found, pd.DataFrame) else pd.DataFrame(index=table.obs_names)
+
+    def _spread_column(self, entry: Entry) -> pd.Series | None:
+        table = self.section.table.obsm.get(SPREAD_KEY)
+        if entry.kind is not Kind.PREDICTED or not isinstance(table, pd.DataFrame):
+            return None
+        return table.get(entry.name)
 
     @property
     def _panel(self) -> pd.DataFrame | None:

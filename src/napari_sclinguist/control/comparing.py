@@ -13,10 +13,12 @@ from napari_sclinguist.carriers import MAX_POINTS
 from napari_sclinguist.control.agreement import Agreement, Pair, agreement, default_pair
 from napari_sclinguist.control.entries import Kind
 from napari_sclinguist.control.groups import GROUP_COLUMN, save_group
+from napari_sclinguist.control.hexagons import MOST_POINTS, Hexagons, count_hexagons
 from napari_sclinguist.control.jobs import Report, single_step
 from napari_sclinguist.control.legend import TRUST_WORDS
 from napari_sclinguist.control.messages import Message
 from napari_sclinguist.control.protein_comparison import ProteinComparison, compare_proteins
+from sclinguist_core.data.regions import Region, inside
 
 if TYPE_CHECKING:
     from napari_sclinguist.control.catalogue import Catalogue
@@ -45,6 +47,8 @@ class Comparing:
         What is compared; None where there is nothing.
     agreement
         Figures of the pair; None while they are worked out, or where a side is missing.
+    hexagons
+        Its values, counted, for the plot of many rows; None as well where there are few.
     proteins
         All proteins; None until `compare_proteins` was called and has finished.
     """
@@ -60,6 +64,7 @@ class Comparing:
         self.opened: OpenSection | None = None
         self.pair: Pair | None = None
         self.agreement: Agreement | None = None
+        self.hexagons: Hexagons | None = None
         self.proteins: ProteinComparison | None = None
         self._running = True
         self._missed = False  # contents changed while nothing was followed
@@ -191,24 +196,27 @@ class Comparing:
 
     def _set_pair(self, pair: Pair | None) -> None:
         self.pair = pair
-        self.agreement = None
+        self.agreement = self.hexagons = None
         request = self._request = object()
         if pair is None or not pair.complete:
             self.pair_changed.emit()
             return
         x, y = (self.opened.catalogue.values(key) for key in (pair.a, pair.b))
 
-        def accept(found: Agreement) -> None:
+        def compare() -> tuple[Agreement, Hexagons | None]:
+            return agreement(x, y), count_hexagons(x, y) if len(x) > MOST_POINTS else None
+
+        def accept(found: tuple[Agreement, Hexagons | None]) -> None:
             if self._request is request:
-                self.agreement = found
+                self.agreement, self.hexagons = found
                 self.pair_changed.emit()
 
         if len(x) <= MAX_POINTS:
-            accept(agreement(x, y))
+            accept(compare())
             return
         self.pair_changed.emit()
         self.workspace.in_background(
-            "Comparing two features", single_step(lambda: agreement(x, y)), accept
+            "Comparing two features", single_step(compare), accept, of=self.opened
         )
 
     def compare_proteins(self) -> None:
@@ -225,7 +233,10 @@ class Comparing:
                 self.proteins_changed.emit()
 
         self.workspace.in_background(
-            "Comparing all proteins", lambda: _comparison_steps(opened.catalogue), accept
+            "Comparing all proteins",
+            lambda: _comparison_steps(opened.catalogue),
+            accept,
+            of=opened,
         )
 
     def export(self, path: Path) -> None:
@@ -303,16 +314,9 @@ def rows_within(outline: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray
     -------
     (n,) bool
     """
-    from matplotlib.path import Path as Outline
-
-    within = np.zeros(len(x), bool)
     if len(outline) < 3:
-        return within
-    low, high = np.min(outline, axis=0), np.max(outline, axis=0)
-    near = np.flatnonzero((x >= low[0]) & (x <= high[0]) & (y >= low[1]) & (y <= high[1]))
-    points = np.column_stack([x[near], y[near]])
-    within[near] = Outline(outline).contains_points(points)
-    return within
+        return np.zeros(len(x), bool)
+    return inside(Region("outline", (outline,)), np.column_stack([x, y]))
 
 
 def _comparison_steps(

@@ -89,7 +89,7 @@ class Favourites:
         content = {"format_version": _FORMAT_VERSION, "favourites": sorted(self.keys)}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self.path) as temporary:
+            with replacing(self.path, durable=False) as temporary:
                 temporary.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
         except OSError as error:
             self.message.emit(

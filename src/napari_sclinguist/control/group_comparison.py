@@ -155,7 +155,7 @@ class GroupComparing:
                 self.answer = found
             self.changed.emit()
 
-        workspace.in_background("Comparing groups", steps, take, slow=True)
+        workspace.in_background("Comparing groups", steps, take, slow=True, of=opened)
 
     def show(self, row: int) -> None:
         """Show the feature of a row of the answer on the tissue."""

@@ -5,9 +5,10 @@ Shapes: n spots, bins or cells.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -81,10 +82,27 @@ def groupings(opened: OpenSection) -> list[Grouping]:
     for title, labels in imported(opened).items():
         names = tuple(map(str, labels.categories))
         found.append(Grouping(key=f"{_IMPORTED}:{title}", title=f"{title} (imported)", names=names))
+    for name, names in columns_with_groups(opened).items():
+        found.append(Grouping(key=f"{_COLUMN}:{name}", title=f"{name} (column)", names=names))
+    return found
+
+
+def columns_with_groups(opened: OpenSection) -> dict[str, tuple[str, ...]]:
+    """Find the columns of ``obs`` that divide the rows; by name of the column, its groups.
+
+    To look through text of half a million rows takes some tenths of a second, so that it is done
+    once for each column, by whichever thread comes first.
+    """
+    known = _known.setdefault(opened, {})
+    found = {}
     for name, column in opened.section.table.obs.items():
-        names = _groups_of(column)
+        values = column.array if isinstance(column.dtype, _EXTENSION) else column.to_numpy()
+        before, names = known.get(name, (None, ()))
+        if before is not values and not _one_array(before, values):
+            names = _groups_of(column)
+            known[name] = (values, names)
         if names:
-            found.append(Grouping(key=f"{_COLUMN}:{name}", title=f"{name} (column)", names=names))
+            found[str(name)] = names
     return found
 
 
@@ -167,6 +185,20 @@ def _labels_of_regions(regions: Sequence[Region], positions: np.ndarray) -> Labe
 
 def _selected_or_not(rows: np.ndarray) -> pd.Categorical:
     return pd.Categorical.from_codes(np.where(rows, 0, 1), ["selected", "not selected"])
+
+
+_EXTENSION = pd.api.extensions.ExtensionDtype
+_known: WeakKeyDictionary[OpenSection, dict[Hashable, tuple[object, tuple[str, ...]]]]
+_known = WeakKeyDictionary()
+"""Values of the columns that were looked through, and their groups."""
+
+
+def _one_array(before: object, after: object) -> bool:
+    """Whether two arrays lie in one place, so that nothing else was put into the column."""
+    if not (isinstance(before, np.ndarray) and isinstance(after, np.ndarray)):
+        return False
+    same_kind = before.shape == after.shape and before.dtype == after.dtype
+    return same_kind and np.may_share_memory(before, after)
 
 
 def _groups_of(column: pd.Series) -> tuple[str, ...]:

@@ -124,6 +124,8 @@ class JobRunner:
         How to run a generator beside the window.
     clock
         Seconds, for rates.
+    tells_cancelled
+        Whether a message says that a job was cancelled.
     """
 
     state_changed = Signal(object)
@@ -133,9 +135,16 @@ class JobRunner:
     message = Signal(object)
     """Message"""
 
-    def __init__(self, launch: Launch, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        launch: Launch,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        tells_cancelled: bool = True,
+    ) -> None:
         self._launch = launch
         self._clock = clock
+        self._tells_cancelled = tells_cancelled
         self._request: Request | None = None
         self._stop: Callable[[], None] | None = None
         self._count = 0
@@ -213,6 +222,16 @@ class JobRunner:
         return not self._closed and is_stopping and request.keeps_result_when_late
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Waiting:
+    """A job of a queue."""
+
+    title: str
+    steps: Steps
+    on_result: Callable[[Any], None]
+    owner: object
+
+
 class JobQueue:
     """Runs jobs one after another; for work that the window does by itself.
 
@@ -226,8 +245,10 @@ class JobQueue:
     """Message"""
 
     def __init__(self, launch: Launch) -> None:
-        self._runner = JobRunner(launch)
-        self._waiting: list[tuple[str, Steps, Callable[[Any], None]]] = []
+        # Nobody started these jobs by a button, so nobody misses one.
+        self._runner = JobRunner(launch, tells_cancelled=False)
+        self._waiting: list[_Waiting] = []
+        self._owner: object = None  # of the job that runs
         self._runner.message.connect(self._hand_on)
         self._runner.state_changed.connect(self._next)
 
@@ -236,10 +257,23 @@ class JobQueue:
         """IDLE when nothing runs and nothing waits."""
         return State.RUNNING if self._waiting else self._runner.state
 
-    def add(self, title: str, steps: Steps, on_result: Callable[[Any], None]) -> None:
-        """Start a job when those before it have ended."""
-        self._waiting.append((title, steps, on_result))
+    def add(
+        self,
+        title: str,
+        steps: Steps,
+        on_result: Callable[[Any], None],
+        *,
+        owner: object = None,
+    ) -> None:
+        """Start a job when those before it have ended; see `drop` for its owner."""
+        self._waiting.append(_Waiting(title=title, steps=steps, on_result=on_result, owner=owner))
         self._next()
+
+    def drop(self, owner: object) -> None:
+        """Forget the jobs of an owner that has gone; one that runs ends after its present step."""
+        self._waiting = [one for one in self._waiting if one.owner is not owner]
+        if self._owner is owner:
+            self._runner.cancel()
 
     def close(self) -> None:
         """Cancel everything, and say nothing any more."""
@@ -250,8 +284,13 @@ class JobQueue:
         self.message.emit(message)
 
     def _next(self, state: object = None) -> None:
-        if self._waiting and self._runner.state is State.IDLE:
-            self._runner.start(*self._waiting.pop(0))
+        if self._runner.state is not State.IDLE:
+            return
+        self._owner = None
+        if self._waiting:
+            one = self._waiting.pop(0)
+            self._owner = one.owner
+            self._runner.start(one.title, one.steps, one.on_result)
 
 
 class _Ear:
@@ -312,7 +351,7 @@ class _Ear:
             title = self._request.title
             runner._request = runner._stop = None
             runner._set_state(State.IDLE)
-            if stopped and not runner._closed:
+            if stopped and runner._tells_cancelled and not runner._closed:
                 late = "had finished before it could be stopped"
                 end = late if self._was_late else "was cancelled"
                 runner.message.emit(Message(text=f"{title} {end}."))

@@ -210,9 +210,9 @@ class OpenSection:
             entry = self.catalogue.entry(key)
             value = float(self.catalogue.values(key)[row])
             text = "no value" if np.isnan(value) else f"{value:.3g}"
-            spread = self.catalogue.spread(entry)
-            if spread is not None and np.isfinite(spread[row]):
-                text += f" ± {float(spread[row]):.2g}"
+            spread = self.catalogue.spread_at(entry, row)
+            if spread is not None and np.isfinite(spread):
+                text += f" ± {spread:.2g}"
             parts.append(f"{entry.label} {text}")
         return f"{self.section.table.obs_names[row]}   " + "   ".join(parts)
 

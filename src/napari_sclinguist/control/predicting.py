@@ -266,7 +266,7 @@ class Predicting:
                 self.changed.emit()
 
         self.workspace.in_background(
-            "Looking at the genes", single_step(lambda: look(opened, model)), take
+            "Looking at the genes", single_step(lambda: look(opened, model)), take, of=opened
         )
 
 

@@ -325,7 +325,7 @@ class RegionGroups:
             if self._request is request:
                 self._take_labels(labels)
 
-        self.workspace.in_background("Counting groups", single_step(label), take)
+        self.workspace.in_background("Counting groups", single_step(label), take, of=opened)
 
     def _take_labels(self, labels: Labels | None) -> None:
         former, self.labels = self.labels, labels

@@ -68,7 +68,7 @@ class Remembered:
         self._content[key] = value
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self.path) as temporary:
+            with replacing(self.path, durable=False) as temporary:
                 temporary.write_text(json.dumps(self._content, indent=1) + "\n", "utf-8")
         except OSError as error:  # a read-only home folder must not stop a prediction
             logger.warning("%s cannot be written (%s)", self.path, error)

@@ -26,7 +26,7 @@ TITLE = "Saving"
 SUFFIXES = (".h5ad", ".zarr")
 
 _NOT_IN_FILE_NAMES = re.compile(r"[^\w.\-]+")
-_PARTS_OF_A_RUN = {"outs", "binned_outputs"}
+_PARTS_OF_A_RUN = {"outs", "binned_outputs", "segmented_outputs"}
 
 
 class Saving:

@@ -5,6 +5,7 @@ Shapes: n spots, bins or cells; F features.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Generator, Iterable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -136,6 +137,7 @@ class Statistics:
     def __init__(self, workspace: Workspace, opened: OpenSection) -> None:
         self._workspace = workspace
         self._catalogue = opened.catalogue
+        self._opened = weakref.ref(opened)  # they are kept by their section
         self._figures: dict[tuple[Measure, Kind], dict[str, float]] = {}
         self._asked: set[tuple[Measure, Kind]] = set()
         self._contents = 0
@@ -172,7 +174,9 @@ class Statistics:
                 self._figures[each, kind] = figures
             self.changed.emit()
 
-        self._workspace.in_background("Sorting the features", steps, accept, slow=True)
+        self._workspace.in_background(
+            "Sorting the features", steps, accept, slow=True, of=self._opened()
+        )
 
     def _forget(self) -> None:
         self._contents += 1

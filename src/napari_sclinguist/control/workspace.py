@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
-from napari_sclinguist.control.adoption import add_layers, adopted_layers, foreign_object
+from napari_sclinguist.control.adoption import (
+    add_layers,
+    adopted_layers,
+    foreign_object,
+    make_layers,
+)
+from napari_sclinguist.control.groupings import columns_with_groups
 from napari_sclinguist.control.jobs import JobQueue, JobRunner, Launch, Steps, single_step
 from napari_sclinguist.control.messages import Action, Message, from_exception
 from napari_sclinguist.control.model_choice import ModelChoice
@@ -97,27 +103,40 @@ class Workspace:
         """Show an exception as a message."""
         self.message.emit(from_exception(error, doing))
 
-    def open_beside(self, reading: Callable[[], list[LayerData]]) -> None:
-        """Read layers in a thread while the window stays usable, then add them."""
+    def open_beside(self, reading: Callable[[], list[LayerData]], *, quick: bool = False) -> None:
+        """Read layers in a thread while the window stays usable, then add them.
 
-        def take(layers: list[LayerData]) -> None:
+        What is `quick` needs no bar that tells how far it is, and is opened while a job runs, too.
+        """
+        doing = "Opening the section"
+        steps = single_step(lambda: make_layers(reading()))
+
+        def take(layers: list[Layer]) -> None:
             add_layers(self.viewer, layers)
-            self.viewer.reset_view()
 
+        if quick:
+            self.in_background(doing, steps, take)
+            return
         try:
-            self.jobs.start("Opening the section", single_step(reading), take)
+            self.jobs.start(doing, steps, take)
         except InputError as error:
-            self.report(error, "Opening the section")
+            self.report(error, doing)
 
     def in_background(
-        self, title: str, steps: Steps, on_result: Callable[[Any], None], *, slow: bool = False
+        self,
+        title: str,
+        steps: Steps,
+        on_result: Callable[[Any], None],
+        *,
+        slow: bool = False,
+        of: OpenSection | None = None,
     ) -> None:
         """Do work beside the window that nobody asked for by a button, one after another.
 
         What is `slow` on large sections, such as statistics of all features, has a queue of its
-        own, so that nothing quick waits for it.
+        own, so that nothing quick waits for it. Work `of` a section ends when that is closed.
         """
-        (self.statistics if slow else self.background).add(title, steps, on_result)
+        (self.statistics if slow else self.background).add(title, steps, on_result, owner=of)
 
     def close(self) -> None:
         """Let go of the viewer; running work is cancelled. Nothing happens the second time."""
@@ -160,7 +179,7 @@ class Workspace:
         """Open the sections of a SpatialData object that another plugin shows."""
         self.in_background(
             "Reading the SpatialData object",
-            single_step(lambda: adopted_layers(sdata)),
+            single_step(lambda: make_layers(adopted_layers(sdata))),
             lambda layers: add_layers(self.viewer, layers),
         )
 
@@ -176,9 +195,12 @@ class Workspace:
         self._show_scale_bar()
         self.sections_changed.emit()
         self.activate(opened)
-        self.in_background(
-            "Preparing the search", single_step(opened.catalogue.prepare), lambda _: None
-        )
+
+        def prepare() -> None:
+            opened.catalogue.prepare()
+            columns_with_groups(opened)
+
+        self.in_background("Preparing the search", single_step(prepare), lambda _: None, of=opened)
 
     def _on_removed(self, event: Any) -> None:
         opened = next((one for one in self.sections if one.spots is event.value), None)
@@ -187,6 +209,8 @@ class Workspace:
                 one.forget(event.value)
             return
         self.sections.remove(opened)
+        for queue in (self.background, self.statistics):
+            queue.drop(opened)
         opened.let_go()
         if opened.dirty:
             self.message.emit(

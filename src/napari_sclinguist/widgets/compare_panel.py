@@ -27,6 +27,7 @@ from napari_sclinguist.control.side_by_side import SideBySide, contents
 from napari_sclinguist.control.tissue_selection import TissueSelection
 from napari_sclinguist.widgets.agreement_bar import AgreementBar
 from napari_sclinguist.widgets.feature_picker import FeaturePicker
+from napari_sclinguist.widgets.plain import plain
 from napari_sclinguist.widgets.protein_table import ProteinTable
 from napari_sclinguist.widgets.regions_box import RegionsBox
 from napari_sclinguist.widgets.scatter_plot import ScatterPlot
@@ -68,13 +69,13 @@ class ComparePanel(QWidget):
         self.selection = TissueSelection(workspace)
         self._followed: OpenSection | None = None
 
-        self.hint = _wrapping(QLabel())
+        self.hint = _wrapping(plain(QLabel()))
         self.picker_a, self.picker_b = FeaturePicker(workspace), FeaturePicker(workspace)
         self.swap = QPushButton("⇅")
         self.swap.setToolTip("Exchange A and B")
         self.figures = AgreementBar()
         self.scale = _wrapping(QLabel("RMSE is that of z-scores within this section."))
-        self.trust = _wrapping(QLabel())
+        self.trust = _wrapping(plain(QLabel()))
         self.panels = QButtonGroup(self)
         self.scatter = ScatterPlot()
         self.selected = QLabel()
@@ -182,7 +183,7 @@ class ComparePanel(QWidget):
         self.scatter.setVisible(complete)
         if complete:
             features = opened.catalogue.feature(a.key), opened.catalogue.feature(b.key)
-            self.scatter.show_pair(*features)
+            self.scatter.show_pair(*features, comparing.hexagons)
         for button in self.panels.buttons():
             button.setEnabled(complete)
         if self.proteins.comparison is not comparing.proteins:

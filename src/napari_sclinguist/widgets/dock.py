@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import QScrollArea, QTabWidget, QVBoxLayout, QWidget
 
+from napari_sclinguist.control.jobs import single_step
 from napari_sclinguist.control.workspace import Workspace
 from napari_sclinguist.widgets.message_bar import MessageBar
 from napari_sclinguist.widgets.section_bar import SectionBar
@@ -15,6 +16,8 @@ from napari_sclinguist.widgets.window_guard import WindowGuard
 from napari_sclinguist.widgets.worker import launch
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     import napari
     from qtpy.QtGui import QCloseEvent
 
@@ -37,6 +40,19 @@ TABS = (
 )
 _WIDTH = 400
 _AHEAD_MS = 500
+
+
+def _module_of(tab: Tab) -> ModuleType:
+    return importlib.import_module(f"napari_sclinguist.widgets.{tab.module}")
+
+
+def import_ahead() -> None:
+    """Import what the other tabs need, in a thread; the first plot else stops the window 2 s."""
+    for tab in TABS:
+        _module_of(tab)
+    from napari.layers import Shapes
+
+    Shapes()  # the first one compiles how shapes are filled
 
 
 class ProteinDock(QWidget):
@@ -81,7 +97,7 @@ class ProteinDock(QWidget):
         self._ahead = QTimer(self)
         self._ahead.setSingleShot(True)
         self._ahead.setInterval(_AHEAD_MS)
-        self._ahead.timeout.connect(lambda: self.panel("Explore"))
+        self._ahead.timeout.connect(self._prepare_tabs)
         self.workspace.active_changed.connect(self._build_ahead)
         self._build_ahead(self.workspace.active)
         self.tabs.currentChanged.connect(lambda index: self.panel(TABS[index].title))
@@ -93,8 +109,7 @@ class ProteinDock(QWidget):
         if title not in self._panels:
             index = next(i for i, tab in enumerate(TABS) if tab.title == title)
             tab = TABS[index]
-            module = importlib.import_module(f"napari_sclinguist.widgets.{tab.module}")
-            panel = getattr(module, tab.panel)(self.workspace)
+            panel = getattr(_module_of(tab), tab.panel)(self.workspace)
             self._panels[title] = panel
             self.tabs.widget(index).setWidget(panel)
         return self._panels[title]
@@ -108,6 +123,12 @@ class ProteinDock(QWidget):
     def _build_ahead(self, opened: object) -> None:
         if opened is not None and "Explore" not in self._panels:
             self._ahead.start()
+
+    def _prepare_tabs(self) -> None:
+        self.panel("Explore")
+        self.workspace.in_background(
+            "Preparing the tabs", single_step(import_ahead), lambda _: None
+        )
 
     def _on_predicted(self, opened: object) -> None:
         """Let the result appear by itself."""

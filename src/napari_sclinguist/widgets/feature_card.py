@@ -20,6 +20,7 @@ from napari_sclinguist.control.distribution import decimals
 from napari_sclinguist.control.entries import Entry, Kind
 from napari_sclinguist.control.legend import SAME_PROTEIN, TRUST_TIPS, Legend, LegendItem
 from napari_sclinguist.widgets.badges import KindBadge, TrustDot
+from napari_sclinguist.widgets.plain import as_tip, plain
 from napari_sclinguist.widgets.range_histogram import RangeHistogram
 
 _LARGEST = 1e12
@@ -42,8 +43,7 @@ class FeatureCard(QFrame):
         self.item: LegendItem | None = None
         self.swatch = QLabel()
         self.swatch.setFixedSize(12, 12)
-        self.name = QLabel()
-        self.name.setTextFormat(Qt.TextFormat.PlainText)
+        self.name = plain(QLabel())
         self.name.setStyleSheet("font-weight: bold;")
         self.name.setMinimumWidth(20)
         self.badge = KindBadge()
@@ -51,7 +51,7 @@ class FeatureCard(QFrame):
         self.remove.setText("×")
         self.remove.setToolTip("Stop showing it")
         self.dot = TrustDot()
-        self.trust = QLabel()
+        self.trust = plain(QLabel())
         self.trust.setWordWrap(True)
         self.others = {kind: QPushButton(str(kind)) for kind in SAME_PROTEIN}
         self.histogram = RangeHistogram()
@@ -59,7 +59,7 @@ class FeatureCard(QFrame):
             _number("Value at the lower end of the colours"),
             _number("Value at the upper end of the colours"),
         )
-        self.unit = QElidingLabel()
+        self.unit = plain(QElidingLabel())
         self.unit.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.unit.setStyleSheet(_SMALL)
         self.reset = QToolButton()
@@ -90,7 +90,7 @@ class FeatureCard(QFrame):
         entry = item.entry
         title = entry.title or entry.name
         self.name.setText(title)
-        self.name.setToolTip(entry.label)
+        self.name.setToolTip(as_tip(entry.label))
         self.badge.set_kind(entry.kind)
         self.swatch.setVisible(not alone)
         swatch = f"background: {item.colour or 'none'}; border-radius: 6px;"
@@ -109,7 +109,7 @@ class FeatureCard(QFrame):
         for box, value in ((self.low, item.limits[0]), (self.high, item.limits[1])):
             _set_number(box, value, places)
         self.unit.setText(entry.unit)
-        self.unit.setToolTip(entry.unit)
+        self.unit.setToolTip(as_tip(entry.unit))
         self.reset.setEnabled(item.chosen)
         self.has_threshold.setChecked(item.threshold is not None)
         self.threshold.setVisible(item.threshold is not None)
@@ -156,7 +156,7 @@ class FeatureCard(QFrame):
             entry = keys.get(kind)
             button.setVisible(entry is not None)
             if entry is not None:
-                button.setToolTip(f"Show {entry.label} instead")
+                button.setToolTip(as_tip(f"Show {entry.label} instead"))
 
     # --- what is changed --------------------------------------------------------------------
 

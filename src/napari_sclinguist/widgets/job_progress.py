@@ -8,6 +8,7 @@ from qtpy.QtWidgets import QGridLayout, QLabel, QProgressBar, QPushButton, QWidg
 
 from napari_sclinguist.control.jobs import Report, State
 from napari_sclinguist.control.predicting import duration
+from napari_sclinguist.widgets.plain import plain
 
 if TYPE_CHECKING:
     from napari_sclinguist.control.workspace import Workspace
@@ -28,7 +29,7 @@ class JobProgress(QWidget):
         self.jobs = jobs = workspace.jobs
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
-        self.text = QLabel()
+        self.text = plain(QLabel())
         self.text.setWordWrap(True)
         self.cancel = QPushButton("Cancel")
         self.cancel.setToolTip("Stop after the present batch; nothing is changed")

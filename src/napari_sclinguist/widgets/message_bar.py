@@ -8,6 +8,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout
 
 from napari_sclinguist.control.jobs import State
+from napari_sclinguist.widgets.plain import plain
 from napari_sclinguist.widgets.style import LEVEL_COLOURS
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class MessageBar(QFrame):
         super().__init__()
         self.setObjectName("sclinguistMessage")
         self.message: Message | None = None
-        self.text = QLabel()
+        self.text = plain(QLabel())
         self.text.setWordWrap(True)
         self.text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.action = QPushButton()

@@ -31,6 +31,7 @@ from napari_sclinguist.widgets.data_frame_table import Column, TableView
 from napari_sclinguist.widgets.gene_line import GeneLine
 from napari_sclinguist.widgets.job_progress import JobProgress
 from napari_sclinguist.widgets.place_box import PlaceBox
+from napari_sclinguist.widgets.plain import as_tip, plain
 from napari_sclinguist.widgets.save_dialog import choose_file
 from napari_sclinguist.widgets.style import LEVEL_COLOURS, PRIMARY_BUTTON
 from sclinguist_core.errors import InputError
@@ -125,7 +126,7 @@ class PerturbPanel(QWidget):
         self.progress = JobProgress(workspace)
         self.history = QComboBox()
         self.history.setToolTip("The last results of this section")
-        self.summary = _wrapping(QLabel())
+        self.summary = _wrapping(plain(QLabel()))
         self.own = _wrapping(QLabel())
         self.table = TableView(_COLUMNS)
         self.back = QPushButton("Back to the former view")
@@ -229,7 +230,7 @@ class PerturbPanel(QWidget):
         self.history.addItems([one.title for one in runs])
         if run is not None:
             self.history.setCurrentIndex(runs.index(run) if run in runs else -1)
-            self.history.setToolTip(run.title)
+            self.history.setToolTip(as_tip(run.title))
             self.summary.setText(_summary(run, self.workspace.active.noun))
             self.own.setText(_own(run))
             self.own.setVisible(bool(self.own.text()))

@@ -21,6 +21,7 @@ from napari_sclinguist.control.jobs import State
 from napari_sclinguist.control.predicting import Predicting, duration
 from napari_sclinguist.widgets.job_progress import JobProgress
 from napari_sclinguist.widgets.model_card import show_card
+from napari_sclinguist.widgets.plain import plain
 from napari_sclinguist.widgets.style import PRIMARY_BUTTON
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class PredictPanel(QWidget):
         super().__init__()
         self.workspace = workspace
         self.predicting = Predicting(workspace)
-        self.section, self.genes, self.measured, self.time = (QLabel() for _ in range(4))
+        self.section, self.genes, self.measured, self.time = (plain(QLabel()) for _ in range(4))
         for label in (self.section, self.genes, self.measured, self.time):
             label.setWordWrap(True)
         self.model = QComboBox()
@@ -66,7 +67,7 @@ class PredictPanel(QWidget):
         self.button.setMinimumHeight(40)
         self.button.setStyleSheet(PRIMARY_BUTTON)
         self.progress = JobProgress(workspace)
-        self.outcome = QLabel()
+        self.outcome = plain(QLabel())
         self.outcome.setWordWrap(True)
         self.outcome.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
 

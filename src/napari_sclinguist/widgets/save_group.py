@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtWidgets import QGroupBox, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_sclinguist.control.entries import Kind
+from napari_sclinguist.widgets.plain import plain
 from napari_sclinguist.widgets.save_dialog import choose_file
 from napari_sclinguist.widgets.style import PRIMARY_BUTTON
 from napari_sclinguist.widgets.written_file import WrittenFile
@@ -33,7 +34,7 @@ class SaveGroup(QGroupBox):
         super().__init__("Save predictions")
         self.workspace = workspace
         self.saving = saving
-        self.state = QLabel()
+        self.state = plain(QLabel())
         self.state.setWordWrap(True)
         self.button = QPushButton("Save…")
         self.button.setToolTip(

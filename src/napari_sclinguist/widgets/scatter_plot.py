@@ -14,6 +14,7 @@ from qtpy.QtGui import QPalette
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_sclinguist.control.comparing import rows_within
+from napari_sclinguist.control.hexagons import ACROSS, MOST_POINTS, Hexagons
 from napari_sclinguist.control.tissue_selection import SELECTION_COLOUR
 
 if TYPE_CHECKING:
@@ -21,10 +22,7 @@ if TYPE_CHECKING:
 
     from napari_sclinguist.control.entries import Feature
 
-MOST_POINTS = 5_000
-"""Rows up to which each is a point; more are counted in hexagons."""
 _HEIGHT = 280
-_HEXAGONS = 42
 _MOST_MARKED = 20_000
 """Selected rows that are marked over hexagons: more would hide them anyway."""
 
@@ -50,6 +48,7 @@ class ScatterPlot(QWidget):
         self.a: Feature | None = None
         self.b: Feature | None = None
         self.selected: np.ndarray | None = None
+        self._hexagons: Hexagons | None = None
         self._stale = True
         self._cloud: Any = None
         self.figure = Figure(layout="constrained")
@@ -66,10 +65,20 @@ class ScatterPlot(QWidget):
         layout.addWidget(self.canvas)
         self._take_colours()
 
-    def show_pair(self, a: Feature, b: Feature) -> None:
-        """Plot the second feature (upwards) against the first."""
+    def show_pair(self, a: Feature, b: Feature, hexagons: Hexagons | None = None) -> None:
+        """Plot the second feature (upwards) against the first.
+
+        Parameters
+        ----------
+        a, b
+            The features.
+        hexagons
+            Counts of their values, where these are more than `MOST_POINTS`; without them the plot
+            stays empty.
+        """
         same = self.a is not None and self.a.values is a.values and self.b.values is b.values
-        self.a, self.b = a, b
+        same = same and self._hexagons is hexagons
+        self.a, self.b, self._hexagons = a, b, hexagons
         if not same:
             self._update()
 
@@ -98,21 +107,33 @@ class ScatterPlot(QWidget):
         self._stale = False
         if self._cloud is not None:
             self._cloud.remove()
-        x, y = self.a.values, self.b.values
-        known = np.isfinite(x) & np.isfinite(y)
-        colour = self._colour(QPalette.ColorRole.WindowText)
-        if self.is_binned:
+            self._cloud = None
+        if self._hexagons is not None:
+            counted = self._hexagons
+            x, y = np.array(counted.extent[:2]), np.array(counted.extent[2:])
             self._cloud = self.axes.hexbin(
-                x[known], y[known], gridsize=_HEXAGONS, bins="log", mincnt=1, cmap=self._ramp()
+                counted.x,
+                counted.y,
+                C=counted.counts,
+                reduce_C_function=np.sum,
+                gridsize=ACROSS,
+                extent=counted.extent,
+                bins="log",
+                cmap=self._ramp(),
             )
-        else:
+        elif not self.is_binned:
+            known = np.isfinite(self.a.values) & np.isfinite(self.b.values)
+            x, y = self.a.values[known], self.b.values[known]
+            colour = self._colour(QPalette.ColorRole.WindowText)
             self._cloud = self.axes.scatter(
-                x[known], y[known], s=7, color=colour, alpha=0.4, linewidths=0, zorder=1
+                x, y, s=7, color=colour, alpha=0.4, linewidths=0, zorder=1
             )
-        self.axes.set_xlim(*_span(x[known]))
-        self.axes.set_ylim(*_span(y[known]))
-        self.axes.set_xlabel(_axis_title(self.a))
-        self.axes.set_ylabel(_axis_title(self.b))
+        else:  # they are being counted
+            x = y = np.empty(0)
+        self.axes.set_xlim(*_span(x))
+        self.axes.set_ylim(*_span(y))
+        self.axes.set_xlabel(_axis_title(self.a), parse_math=False)
+        self.axes.set_ylabel(_axis_title(self.b), parse_math=False)
         self._mark()
         self.canvas.draw_idle()
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import sclinguist_core
-from sclinguist_core.cli import genes, proteins
+from sclinguist_core.cli import genes, proteins, store
 from sclinguist_core.cli.annotate import annotate
 from sclinguist_core.cli.benchmark import benchmark
 from sclinguist_core.cli.demo import demo
@@ -53,6 +53,7 @@ app.command(
 app.command(epilog="Example: sclinguist knockout pbmc.h5ad --gene CD19 -o knockout.csv")(knockout)
 app.add_typer(proteins.app, name="proteins")
 app.add_typer(genes.app, name="genes")
+app.add_typer(store.app, name="store")
 app.command(epilog="Example: sclinguist models bundled --proteins")(models)
 app.command(epilog="Example: sclinguist download human-tonsil -o sections")(download)
 app.command(

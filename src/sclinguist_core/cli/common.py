@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sclinguist_core.data.section import Section
+    from sclinguist_core.inference.prepare import RnaSource
     from sclinguist_core.inference.progress import Progress
 
 Result = TypeVar("Result")
@@ -30,7 +31,10 @@ BatchSizeOption = Annotated[int | None, typer.Option(help="Most cells in a batch
 LayerOption = Annotated[
     str | None, typer.Option(help="Layer with the raw counts; found by itself by default.")
 ]
-BinSizeOption = Annotated[int | None, typer.Option(help="Visium HD bin in µm.")]
+BinSizeOption = Annotated[
+    str | None,
+    typer.Option(metavar="UM|cells", help="Visium HD bin in µm, or 'cells' for segmented cells."),
+]
 SeedOption = Annotated[int, typer.Option(help="Seed of everything that is random.")]
 GroupByOption = Annotated[
     str | None, typer.Option(help="Column of obs: the figures for each of its groups, too.")
@@ -110,7 +114,7 @@ def group_labels(section: Section, column: str) -> pd.Series:
 
 
 def open_input(
-    source: Path, output: Path, *, layer: str | None = None, bin_size: int | None = None
+    source: Path, output: Path, *, layer: str | None = None, bin_size: int | str | None = None
 ) -> Section:
     """Open the input of a command that writes a table, once it is clear that this can be written.
 
@@ -119,13 +123,16 @@ def open_input(
     InputError
         If the output cannot be written or is the input, or the input cannot be read.
     """
+    from sclinguist_core.model.torch_libraries import load_ahead
+
+    load_ahead()
+    check_table(output, source)
     from sclinguist_core.data.readers import open_section
 
-    check_table(output, source)
     return open_section(source, layer=layer, bin_size=bin_size)
 
 
-def noun(section: Section) -> str:
+def noun(section: RnaSource) -> str:
     """Name the rows of a section: ``"spots"`` or ``"cells"``."""
     return "spots" if section.is_spatial else "cells"
 

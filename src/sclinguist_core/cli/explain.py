@@ -180,14 +180,9 @@ def _beside(output: Path, suffix: str, ending: str = ".csv") -> Path:
 
 
 def _write_figure(figure: Figure, path: Path) -> list[Path]:
-    from sclinguist_core.files import replacing
+    from sclinguist_core.evaluation.overlay import save_figure
 
-    written = []
-    for suffix in (".png", ".svg"):
-        with replacing(path.with_suffix(suffix)) as temporary:
-            figure.savefig(temporary, format=suffix[1:], dpi=150, facecolor="white")
-        written.append(path.with_suffix(suffix))
-    return written
+    return [save_figure(figure, path.with_suffix(suffix), dpi=150) for suffix in (".png", ".svg")]
 
 
 def _write_network(ranked: pd.DataFrame, output: Path) -> list[Path]:

@@ -160,7 +160,7 @@ def _evaluate(
     model: str,
     device: str,
     layer: str | None,
-    bin_size: int | None,
+    bin_size: int | str | None,
     seed: int,
 ) -> None:
     from sclinguist_core.data.readers import open_section

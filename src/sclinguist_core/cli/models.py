@@ -14,13 +14,18 @@ def models(
     proteins: Annotated[bool, typer.Option(help="List the proteins that it predicts.")] = False,
 ) -> None:
     """List the installed models, or show the card of one."""
-    from sclinguist_core.model.checkpoint import checkpoint_folder, read_info, read_proteins
+    from sclinguist_core.model.checkpoint import (
+        checkpoint_folder,
+        read_card,
+        read_info,
+        read_proteins,
+    )
     from sclinguist_core.resources import checkpoints_dir
 
     if model is not None:
         folder = checkpoint_folder(model)
         if not proteins:
-            typer.echo((folder / "card.md").read_text("utf-8").rstrip())
+            typer.echo(read_card(folder).rstrip())
             return
         table = read_proteins(folder)
         trust = ("trust", "heldout_r", "trust_cells", "r_cells", "trust_spots", "r_spots")

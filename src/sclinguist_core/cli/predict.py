@@ -15,6 +15,7 @@ from sclinguist_core.cli.common import (
     LayerOption,
     ModelOption,
     TableOutput,
+    check_table,
     names_in,
     noun,
     open_input,
@@ -24,6 +25,8 @@ from sclinguist_core.cli.common import (
 if TYPE_CHECKING:
     from sclinguist_core.data.section import Section
     from sclinguist_core.inference.prediction import Prediction
+    from sclinguist_core.inference.prepare import RnaSource
+    from sclinguist_core.inference.stream import Streamed
 
 
 def predict(
@@ -60,16 +63,57 @@ def predict(
     ] = False,
     layer: LayerOption = None,
     bin_size: BinSizeOption = None,
+    stream: Annotated[
+        bool | None,
+        typer.Option(
+            "--stream/--no-stream",
+            help="Read INPUT and write the output in blocks of rows, which can be resumed; by "
+            "default for .h5ad and .zarr of more than 50,000 rows, or larger than memory.",
+        ),
+    ] = None,
+    results_only: Annotated[
+        bool,
+        typer.Option("--results-only", help="Leave X, layers and raw of INPUT out of the output."),
+    ] = False,
 ) -> None:
     """Predict proteins for every spot or cell of INPUT and write them beside its data."""
-    from sclinguist_core.data.write import section_table, write_table
+    from sclinguist_core.data.write import section_table, without_matrices, write_table
     from sclinguist_core.inference.prediction import attach
+    from sclinguist_core.inference.stream_choice import streams
 
+    check_table(output, source)
+    names = protein_names(proteins)
+    whole = [
+        option
+        for option, is_given in (
+            ("--given", given is not None),
+            ("--context", context != "none"),
+            ("--bin-size", bin_size is not None),
+        )
+        if is_given
+    ]
+    n_proteins = 300 if names is None else 20_000 if "all-genes" in names else len(names)
+    if streams(source, stream, whole=whole, n_proteins=n_proteins):
+        streamed = stream_with_bar(
+            source,
+            output,
+            model=model,
+            proteins=names,
+            device=device,
+            batch_size=batch_size,
+            log1p=log1p,
+            layer=layer,
+            results_only=results_only,
+        )
+        if streamed is not None:
+            typer.echo(describe(streamed.section, streamed), err=True)
+            typer.echo(output)
+        return
     section = open_input(source, output, layer=layer, bin_size=bin_size)
     prediction = predict_with_bar(
         section,
         model=model,
-        proteins=protein_names(proteins),
+        proteins=names,
         device=device,
         batch_size=batch_size,
         log1p=log1p,
@@ -77,7 +121,8 @@ def predict(
         context=context,
     )
     attach(section.table, prediction)
-    write_table(section_table(section), output)
+    table = section_table(section)
+    write_table(without_matrices(table) if results_only else table, output)
     typer.echo(describe(section, prediction), err=True)
     typer.echo(output)
 
@@ -135,7 +180,54 @@ def predict_with_bar(
     return run_with_bar(steps, unit=noun(section))
 
 
-def describe(section: Section, prediction: Prediction) -> str:
+def stream_with_bar(
+    source: Path,
+    output: Path,
+    *,
+    model: str = "bundled",
+    proteins: list[str] | None = None,
+    device: str = "auto",
+    batch_size: int | None = None,
+    log1p: bool = False,
+    layer: str | None = None,
+    results_only: bool = False,
+) -> Streamed | None:
+    """Run a streamed prediction; None where another process of several writes the output.
+
+    The first of several processes has a bar on standard error; Ctrl-C there says how to go on.
+    """
+    from sclinguist_core.inference.progress import finish
+    from sclinguist_core.inference.ranks import find_rank
+    from sclinguist_core.inference.stream import predict_to_iter
+
+    rank = find_rank()
+    steps = predict_to_iter(
+        source,
+        output,
+        model=model,
+        proteins=proteins,
+        device=device,
+        batch_size=batch_size,
+        log1p=log1p,
+        layer=layer,
+        results_only=results_only,
+        rank=rank,
+    )
+    if rank.index > 0:
+        finish(steps)
+        return None
+    try:
+        return run_with_bar(steps, unit="rows")
+    except KeyboardInterrupt:
+        typer.echo(
+            f"Interrupted: what is done is kept in '{output}.partial', and the same command goes "
+            "on from there.",
+            err=True,
+        )
+        raise
+
+
+def describe(section: RnaSource, prediction: Prediction | Streamed) -> str:
     """Say in a few lines what was predicted and what to beware of."""
     from collections import Counter
 

@@ -8,7 +8,7 @@ Shapes: n cells or spots, V genes of the model, K measurement patterns (1 for or
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +54,10 @@ class AlignedRna:
     def n_measured(self) -> int:
         """Number of the model's genes that at least one cell measured."""
         return int(self.measured.any(axis=0).sum())
+
+    def parts(self) -> Iterator[AlignedRna]:
+        """Give out all cells a part at a time: here, where all are in memory, in one."""
+        yield self
 
     def take(self, rows: np.ndarray) -> AlignedRna:
         """Return the chosen cells (indices or a mask), sharing the patterns."""

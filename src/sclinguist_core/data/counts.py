@@ -7,7 +7,8 @@ plausible nonsense, so a table without counts is refused.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,9 @@ _TOLERANCE = 1e-3
 #: RSEM split reads between genes); normalised values are hardly ever whole.
 _MOSTLY_WHOLE = 0.5
 _MAX_CHECKED = 20_000_000
+_EXACT = 2**24
+"""Up to here float32, in which models read counts, tells whole numbers apart."""
+_LARGEST = 2**31
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,20 @@ class CountsLocation:
 
 
 @dataclass(frozen=True)
-class _Verdict:
-    """What one matrix holds."""
+class Verdict:
+    """What one matrix holds.
+
+    Attributes
+    ----------
+    counts
+        Whether these are counts.
+    found
+        What is there, for messages.
+    binary
+        Whether no value is above 1.
+    rounding
+        What the user should know of rounding; "" where there is nothing to round.
+    """
 
     counts: bool
     found: str
@@ -87,19 +103,59 @@ def find_counts(
         If ``layer`` does not exist, if it holds no counts, or if nothing does.
     """
     label = f"'{source}'" if source is not None else "the table"
-    places = _places(adata)
-    if layer is not None:
-        return _given_layer(adata, layer, places, label)
+    layers = [str(name) for name in adata.layers]
+    where, notes = choose_counts(
+        count_places(layers, has_x=adata.X is not None, has_raw=adata.raw is not None),
+        layers,
+        lambda place: _judge_place(adata, place),
+        layer,
+        label,
+    )
+    return CountsLocation(where, counts_at(adata, where), notes)
 
-    verdicts: dict[str, _Verdict] = {}
+
+def choose_counts(
+    places: list[str],
+    layers: Iterable[str],
+    judge: Callable[[str], Verdict],
+    layer: str | None,
+    label: str,
+) -> tuple[str, tuple[str, ...]]:
+    """Choose the place of the counts; the rule of `find_counts`, however matrices are looked at.
+
+    Parameters
+    ----------
+    places
+        Places where counts may be, as `count_places` says.
+    layers
+        All layers of the table.
+    judge
+        Looks at the matrix of a place.
+    layer
+        Layer to use instead of searching.
+    label
+        Name of the table in messages.
+
+    Returns
+    -------
+    The place, and what the user should know about the choice.
+
+    Raises
+    ------
+    InputError
+        As `find_counts`.
+    """
+    if layer is not None:
+        return _given_layer(places, sorted(layers), judge, layer, label)
+    verdicts: dict[str, Verdict] = {}
     for where in places:
-        verdicts[where] = _judge_place(adata, where)
+        verdicts[where] = judge(where)
         if where == "X" and verdicts["X"].binary:
             continue  # 0/1 may be counts or a binarised matrix: prefer a layer if there is one
         if verdicts[where].counts:
-            return _located(adata, where, verdicts, label)
+            return where, _notes(where, verdicts, label)
     if "X" in verdicts and verdicts["X"].counts:
-        return _located(adata, "X", verdicts, label)
+        return "X", _notes("X", verdicts, label)
     found = "; ".join(f"{where} holds {verdict.found}" for where, verdict in verdicts.items())
     raise InputError(
         f"No raw counts in {label}: {found or 'it has no matrix'}; expected non-negative whole "
@@ -118,7 +174,18 @@ def counts_at(adata: AnnData, where: str) -> sparse.csr_matrix:
     where
         ``"X"``, ``"layers/<name>"`` or ``"raw"``.
     """
-    matrix = _as_csr(_matrix_at(adata, where))
+    return as_counts(_as_csr(_matrix_at(adata, where)))
+
+
+def as_counts(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Round the values of a matrix that was judged to hold counts; CSR float32.
+
+    The matrix is not changed; the result shares its arrays where it can. An entry that is there
+    several times has the sum of its values, as everywhere in scipy.
+    """
+    if not matrix.has_canonical_format:
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
     values = matrix.data
     if values.dtype.kind == "f" and not _all_whole(values):
         matrix = matrix.copy()
@@ -139,9 +206,7 @@ def _all_whole(values: np.ndarray, block: int = 1 << 22) -> bool:
     )
 
 
-def _located(
-    adata: AnnData, where: str, verdicts: dict[str, _Verdict], label: str
-) -> CountsLocation:
+def _notes(where: str, verdicts: dict[str, Verdict], label: str) -> tuple[str, ...]:
     notes = []
     if where != "X" and "X" in verdicts:
         notes.append(
@@ -149,38 +214,51 @@ def _located(
         )
     if verdicts[where].rounding:
         notes.append(f"Counts in {where} of {label} {verdicts[where].rounding}.")
-    return CountsLocation(where, counts_at(adata, where), tuple(notes))
+    return tuple(notes)
 
 
-def _given_layer(adata: AnnData, layer: str, places: list[str], label: str) -> CountsLocation:
+def _given_layer(
+    places: list[str],
+    layers: list[str],
+    judge: Callable[[str], Verdict],
+    layer: str,
+    label: str,
+) -> tuple[str, tuple[str, ...]]:
     where = layer if layer in {"X", "raw"} or layer.startswith("layers/") else f"layers/{layer}"
-    if where == "raw" and "raw" in adata.layers:
+    if where == "raw" and "raw" in layers:
         where = "layers/raw"
-    if where not in places and where.removeprefix("layers/") not in adata.layers:
-        names = sorted(str(name) for name in adata.layers)
-        existing = ", ".join(names) if names else "none"
+    if where not in places and where.removeprefix("layers/") not in layers:
+        existing = ", ".join(layers) if layers else "none"
         raw = " and raw" if "raw" in places else ""
         raise InputError(
             f"No layer '{layer}' in {label}: its layers are: {existing} (besides X{raw}); "
             "choose one of these."
         )
-    verdict = _judge_place(adata, where)
+    verdict = judge(where)
     if not verdict.counts:
         raise InputError(
             f"Layer '{layer}' of {label} holds {verdict.found}, expected raw counts "
             "(non-negative whole numbers): choose another layer."
         )
-    return _located(adata, where, {where: verdict}, label)
+    return where, _notes(where, {where: verdict}, label)
 
 
-def _places(adata: AnnData) -> list[str]:
-    """Places where counts may be, the likely ones first."""
-    names = [str(name) for name in adata.layers if name not in _NOT_COUNTS]
+def count_places(layers: Iterable[str], *, has_x: bool, has_raw: bool) -> list[str]:
+    """Places where counts may be, the likely ones first.
+
+    Parameters
+    ----------
+    layers
+        Names of the table's layers.
+    has_x, has_raw
+        Whether it has ``X`` and ``raw``.
+    """
+    names = [name for name in layers if name not in _NOT_COUNTS]
     known = [name for name in COUNT_LAYERS if name in names]
     others = [name for name in names if name not in known]
-    places = ["X"] if adata.X is not None else []
+    places = ["X"] if has_x else []
     places += [f"layers/{name}" for name in known]
-    if adata.raw is not None:
+    if has_raw:
         places.append("raw")
     return places + [f"layers/{name}" for name in others]
 
@@ -193,46 +271,109 @@ def _matrix_at(adata: AnnData, where: str) -> Any:
     return adata.layers[where.removeprefix("layers/")]
 
 
-def _judge_place(adata: AnnData, where: str) -> _Verdict:
+def _judge_place(adata: AnnData, where: str) -> Verdict:
     var = adata.raw.var if where == "raw" else adata.var
     genes = gene_mask(var)
     matrix = _matrix_at(adata, where)
-    if not genes.any() or genes.all():
-        return _judge(matrix.data if sparse.issparse(matrix) else np.asarray(matrix).ravel())
+    take_all = not genes.any() or genes.all()
+    if not sparse.issparse(matrix):
+        matrix = np.asarray(matrix)
+        return _judge((matrix if take_all else matrix[:, genes]).ravel())
+    if take_all:
+        return _judge(matrix.data)
     matrix = _as_csr(matrix)
     return _judge(matrix.data[genes[matrix.indices]])
 
 
-def _judge(values: np.ndarray) -> _Verdict:
+def _judge(values: np.ndarray) -> Verdict:
     """Say what the stored values of a matrix are (by a sample if there are very many)."""
-    if values.size == 0:
-        return _Verdict(counts=True, found="only zeros")
-    if values.dtype.kind == "b":
-        return _Verdict(counts=False, found="true/false values")
-    if values.dtype.kind not in "iuf":
-        return _Verdict(counts=False, found=f"values of type {values.dtype}")
-    low, high = values.min(), values.max()
-    if not (np.isfinite(low) and np.isfinite(high)):
-        n_bad = int(np.count_nonzero(~np.isfinite(values)))
-        return _Verdict(counts=False, found=f"{n_bad:,} values that are NaN or infinite")
-    if low < 0:
-        return _Verdict(counts=False, found=f"negative values (minimum {low:.3g}, scaled data?)")
-    binary = bool(high <= 1)
-    if values.dtype.kind in "iu":
-        return _Verdict(counts=True, found="whole numbers", binary=binary)
-    values = values[:: max(1, -(-values.size // _MAX_CHECKED))]
-    return _judge_fractions(values, float(high), binary)
+    survey = ValueSurvey(values.size)
+    survey.add(values)
+    return survey.verdict()
 
 
-def _judge_fractions(values: np.ndarray, high: float, binary: bool) -> _Verdict:
-    distance = np.abs(values - np.rint(values))
-    whole = float(np.mean(distance <= _TOLERANCE))
+class ValueSurvey:
+    """What the stored values of a matrix are, looked at block by block.
+
+    Parameters
+    ----------
+    n_values
+        Number of values that will be added, or more; from it follows how many of them are looked
+        at for fractions (20 million, spread evenly).
+    """
+
+    def __init__(self, n_values: int) -> None:
+        self.high = -np.inf
+        """Largest value so far."""
+        self._low = np.inf
+        self._n_bad = 0
+        self._n_values = 0
+        self._kind = ""
+        self._stride = max(1, -(-n_values // _MAX_CHECKED))
+        # Of the values that were looked at for fractions: how many, how many of them whole, and the
+        # largest distance from a whole number.
+        self._n_sampled = self._n_whole = 0
+        self._farthest = 0.0
+
+    def add(self, values: np.ndarray) -> None:
+        """Look at the next values, 1-dimensional, all of one type."""
+        if values.size == 0:
+            return
+        self._kind = values.dtype.kind if values.dtype.kind in "biuf" else str(values.dtype)
+        first = -self._n_values % self._stride
+        self._n_values += values.size
+        if self._kind not in {"i", "u", "f"}:
+            return
+        low, high = values.min(), values.max()
+        if not (np.isfinite(low) and np.isfinite(high)):
+            self._n_bad += int(np.count_nonzero(~np.isfinite(values)))
+            return
+        self._low, self.high = min(self._low, low), max(self.high, high)
+        if self._kind == "f":
+            sample = values[first :: self._stride]
+            # Zeros of a dense matrix are whole whatever the others are.
+            sample = sample[sample != 0]
+            distance = np.abs(sample - np.rint(sample))
+            self._n_sampled += sample.size
+            self._n_whole += int(np.count_nonzero(distance <= _TOLERANCE))
+            self._farthest = max(self._farthest, float(distance.max(initial=0.0)))
+
+    def verdict(self) -> Verdict:
+        """Say what the values are."""
+        if self._n_values == 0:
+            return Verdict(counts=True, found="only zeros")
+        if self._kind == "b":
+            return Verdict(counts=False, found="true/false values")
+        if self._kind not in {"i", "u", "f"}:
+            return Verdict(counts=False, found=f"values of type {self._kind}")
+        if self._n_bad:
+            return Verdict(counts=False, found=f"{self._n_bad:,} values that are NaN or infinite")
+        if self._low < 0:
+            return Verdict(
+                counts=False, found=f"negative values (minimum {self._low:.3g}, scaled data?)"
+            )
+        if self.high > _LARGEST:
+            return Verdict(
+                counts=False, found=f"values up to {self.high:.3g}, more than anybody counts"
+            )
+        binary = bool(self.high <= 1)
+        rounding = ""
+        if self.high > _EXACT:
+            rounding = f"reach {self.high:,.0f} and were rounded to 24 binary digits"
+        if self._kind != "f":
+            return Verdict(counts=True, found="whole numbers", binary=binary, rounding=rounding)
+        whole = self._n_whole / self._n_sampled if self._n_sampled else 1.0
+        verdict = _judge_fractions(whole, self._farthest, float(self.high), binary)
+        return replace(verdict, rounding=rounding) if rounding and verdict.counts else verdict
+
+
+def _judge_fractions(whole: float, largest: float, high: float, binary: bool) -> Verdict:
+    """Judge by the share of whole numbers, and the largest distance from one."""
     if whole == 1.0:
-        largest = float(distance.max())
         rounding = "are whole numbers up to float noise and were rounded" if largest > 0 else ""
-        return _Verdict(counts=True, found="whole numbers", binary=binary, rounding=rounding)
+        return Verdict(counts=True, found="whole numbers", binary=binary, rounding=rounding)
     if whole >= _MOSTLY_WHOLE and high > 1:
-        return _Verdict(
+        return Verdict(
             counts=True,
             found="mostly whole numbers",
             rounding=(
@@ -244,7 +385,7 @@ def _judge_fractions(values: np.ndarray, high: float, binary: bool) -> _Verdict:
         kind = "log-normalised"
     else:
         kind = "normalised, or corrected as by SoupX; corrected counts are to be rounded first"
-    return _Verdict(counts=False, found=f"fractional values (maximum {high:.3g}: {kind})")
+    return Verdict(counts=False, found=f"fractional values (maximum {high:.3g}: {kind})")
 
 
 def _as_csr(matrix: Any) -> sparse.csr_matrix:

@@ -31,11 +31,11 @@ from sclinguist_core.data.download_record import (
     sha256,
     write_record,
 )
-from sclinguist_core.data.folder_lock import Locked, locked
 from sclinguist_core.data.http_answer import BEAT, described
 from sclinguist_core.data.http_file import (
     PATIENCE,
     Patience,
+    check_size,
     fetch_iter,
     remote_size,
     require_space,
@@ -43,6 +43,7 @@ from sclinguist_core.data.http_file import (
 from sclinguist_core.data.partial_file import PartialFile
 from sclinguist_core.data.unpack import unpack_iter
 from sclinguist_core.errors import InputError
+from sclinguist_core.locks import Locked, locked
 
 Step = TypeVar("Step")
 Result = TypeVar("Result")
@@ -228,6 +229,7 @@ class _Download:
             size = yield from _reporting(asked, lambda _: self._progress("connecting"))
             sizes.append(size)
             if size is not None:
+                check_size(file.url, size, file.max_bytes)
                 needed += size - PartialFile(self._path(file), file.url).size
                 needed += 0 if file.unpacks is None else size  # unpacked it is hardly smaller
         require_space(self.staging.parent, needed)

@@ -81,7 +81,7 @@ def original_names(var: pd.DataFrame) -> np.ndarray:
     numpy.ndarray
         (n_vars,) array of str.
     """
-    index = np.asarray(var.index, dtype=object).astype(str)
+    index = _index_names(var)
     columns: tuple[str, ...] = (ORIGINAL_NAME,)
     if _share_of_ensembl(index) > 0.5:
         columns = _SYMBOL_COLUMNS
@@ -106,7 +106,7 @@ def gene_ids(var: pd.DataFrame) -> np.ndarray | None:
             ids = _strings(var[column])
             if _share_of_ensembl(ids) > 0.1:
                 return ids
-    index = np.asarray(var.index, dtype=object).astype(str)
+    index = _index_names(var)
     return index if _share_of_ensembl(index) > 0.5 else None
 
 
@@ -119,6 +119,11 @@ def _type_column(var: pd.DataFrame) -> pd.Series | None:
             if values & (_ANTIBODY_TYPES | {"gene expression"}):
                 return var[column]
     return None
+
+
+def _index_names(var: pd.DataFrame) -> np.ndarray:
+    # Objects: an array of text would take for each name what the longest one takes.
+    return np.array([str(name) for name in var.index], dtype=object)
 
 
 def _strings(values: Any) -> np.ndarray:

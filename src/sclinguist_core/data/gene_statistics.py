@@ -10,8 +10,9 @@ Shapes: n cells, V genes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,24 @@ from sclinguist_core.vocabulary.genes import resolve_genes
 MIN_CELLS_EXPRESSING = 20
 WHOLE_TRANSCRIPTOME = 9_000
 """Data sets that measure at least this many of the genes define the reference expression."""
+
+
+class Cells(Protocol):
+    """Cells over a model's genes, in memory (`AlignedRna`) or read a part at a time."""
+
+    @property
+    def n_obs(self) -> int:
+        """Number of cells."""
+        ...
+
+    @property
+    def n_measured(self) -> int:
+        """Number of the model's genes that were measured."""
+        ...
+
+    def parts(self) -> Iterator[AlignedRna]:
+        """Give out the cells, or a sample of them, a part at a time."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,11 +74,20 @@ def gene_universe(rnas: Sequence[RnaCounts]) -> pd.DataFrame:
 
     A gene enters when at least 20 cells of all data sets together express it.
     """
+    return universe_of(
+        (rna.names, rna.ids, np.bincount(rna.counts.indices, minlength=rna.counts.shape[1]))
+        for rna in rnas
+    )
+
+
+def universe_of(
+    data_sets: Iterable[tuple[np.ndarray, np.ndarray | None, np.ndarray]],
+) -> pd.DataFrame:
+    """Do as `gene_universe`, from names, ids (or None) and expressing cells of each set's genes."""
     cells: dict[str, int] = {}
     ids: dict[str, str] = {}
-    for rna in rnas:
-        table = resolve_genes(list(rna.names), ids=None if rna.ids is None else list(rna.ids)).table
-        n_cells = np.bincount(rna.counts.indices, minlength=rna.counts.shape[1])
+    for names, given, n_cells in data_sets:
+        table = resolve_genes(list(names), ids=None if given is None else list(given)).table
         for symbol, gene_id, n in zip(table["symbol"], table["ensembl_id"], n_cells, strict=True):
             if symbol:
                 cells[symbol] = cells.get(symbol, 0) + int(n)
@@ -68,7 +96,7 @@ def gene_universe(rnas: Sequence[RnaCounts]) -> pd.DataFrame:
     return pd.DataFrame({"symbol": symbols, "ensembl_id": [ids[s] for s in symbols]})
 
 
-def gene_statistics(genes: pd.DataFrame, aligned: Sequence[AlignedRna]) -> GeneStatistics:
+def gene_statistics(genes: pd.DataFrame, aligned: Sequence[Cells]) -> GeneStatistics:
     """Compute reference expression, mean and standard deviation of each gene over data sets.
 
     The reference comes from the sets that measure (nearly) the whole transcriptome; each counts
@@ -80,7 +108,7 @@ def gene_statistics(genes: pd.DataFrame, aligned: Sequence[AlignedRna]) -> GeneS
 
 
 def expression_moments(
-    aligned: Sequence[AlignedRna], share: np.ndarray
+    aligned: Sequence[Cells], share: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of ``log1p`` CP10k of each gene, float64, shapes (V,).
 
@@ -98,11 +126,13 @@ def expression_moments(
     first = np.zeros(len(share))
     second = np.zeros(len(share))
     for rna in aligned:
-        expression = rna.expression(share)
-        n_cells = cells_measuring(rna)
+        n_cells, total, squares = np.zeros((3, len(share)))
+        for part in rna.parts():
+            expression = part.expression(share)
+            n_cells += cells_measuring(part)
+            total += np.asarray(expression.sum(axis=0)).ravel()
+            squares += np.asarray(expression.multiply(expression).sum(axis=0)).ravel()
         w = np.sqrt(rna.n_obs) * (n_cells > 0)
-        total = np.asarray(expression.sum(axis=0)).ravel()
-        squares = np.asarray(expression.multiply(expression).sum(axis=0)).ravel()
         first += w * total / np.maximum(n_cells, 1)
         second += w * squares / np.maximum(n_cells, 1)
         weight += w
@@ -117,7 +147,7 @@ def cells_measuring(rna: AlignedRna) -> np.ndarray:
     return per_pattern @ rna.measured.astype(np.float64)
 
 
-def reference_share(aligned: Sequence[AlignedRna], n_genes: int) -> np.ndarray:
+def reference_share(aligned: Sequence[Cells], n_genes: int) -> np.ndarray:
     """Share of each gene in a whole transcriptome, float64, shape (V,), sums to 1."""
     total = np.zeros(n_genes)
     weight = np.zeros(n_genes)
@@ -126,10 +156,13 @@ def reference_share(aligned: Sequence[AlignedRna], n_genes: int) -> np.ndarray:
         # Small corpora: the broadest set is the best reference at hand.
         broad = [max(aligned, key=lambda rna: rna.n_measured)]
     for rna in broad:
-        fraction = log1p_cp10k(rna.counts)
-        fraction.data = np.expm1(fraction.data)
-        measured = cells_measuring(rna)
-        total += np.asarray(fraction.sum(axis=0)).ravel() / np.maximum(measured, 1)
+        measured, fractions = np.zeros((2, n_genes))
+        for part in rna.parts():
+            fraction = log1p_cp10k(part.counts)
+            fraction.data = np.expm1(fraction.data)
+            measured += cells_measuring(part)
+            fractions += np.asarray(fraction.sum(axis=0)).ravel()
+        total += fractions / np.maximum(measured, 1)
         weight += measured > 0
     share = np.divide(total, weight, out=np.zeros(n_genes), where=weight > 0)
     # Genes outside every reference set count little but not nothing.

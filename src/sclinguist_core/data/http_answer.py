@@ -18,7 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from email.message import Message
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from sclinguist_core import __version__
@@ -65,7 +65,10 @@ def check_url(url: str) -> None:
     InputError
         If the address is neither ``https`` nor ``http`` on 127.0.0.1 or localhost.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets that do not close
+        parts = urlsplit("")
     if parts.scheme == "https" and parts.hostname:
         return
     if parts.scheme == "http" and parts.hostname in _LOCAL_HOSTS:
@@ -138,6 +141,13 @@ class Answer:
 
     def _read(self) -> None:
         try:
+            self._converse()
+        except Exception as error:  # belongs to whoever reads the answer
+            self._hand_over(error)
+        self._hand_over(None)
+
+    def _converse(self) -> None:
+        try:
             with _opener(self._url).open(self._request, timeout=self._timeout) as response:
                 self._hand_over(Head(response.status, response.headers))
                 while not self._closed.is_set() and (chunk := response.read1(_CHUNK_BYTES)):
@@ -145,9 +155,6 @@ class Answer:
         except urllib.error.HTTPError as error:
             with error:
                 self._hand_over(Head(error.code, error.headers))
-        except Exception as error:  # belongs to whoever reads the answer
-            self._hand_over(error)
-        self._hand_over(None)
 
     def _hand_over(self, item: Head | bytes | Exception | None) -> None:
         while not self._closed.is_set():
@@ -170,17 +177,32 @@ class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
         headers: http.client.HTTPMessage,
         newurl: str,
     ) -> urllib.request.Request | None:
+        check_url(newurl)
+        if req.type == "https" and not newurl.startswith("https:"):
+            raise InputError(
+                f"'{req.full_url}' leads to '{newurl}', expected an encrypted address: do not "
+                "trust this network, and try again from another."
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+    def http_error_302(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+    ) -> Any:
+        """Follow, and leave no connection open where that is refused."""
         try:
-            check_url(newurl)
-            if req.type == "https" and not newurl.startswith("https:"):
-                raise InputError(
-                    f"'{req.full_url}' leads to '{newurl}', expected an encrypted address: do not "
-                    "trust this network, and try again from another."
-                )
-        except InputError:
+            return super().http_error_302(req, fp, code, msg, headers)
+        except urllib.error.HTTPError:
+            raise  # it is the answer, and whoever catches it closes it
+        except BaseException:
             fp.close()
             raise
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
 def _opener(url: str) -> urllib.request.OpenerDirector:
@@ -225,4 +247,9 @@ def _explained(error: Exception, url: str, timeout: float) -> Exception:
     if isinstance(error, OSError):
         reason = (error.strerror or str(error)).lower()
         return Lost(reason, offline=error.errno in _UNREACHABLE)
+    if isinstance(error, ValueError) and not isinstance(error, InputError):
+        return InputError(
+            f"{described(url)} could not be downloaded: the server answers with what makes no "
+            f"sense ({error}); update napari-sclinguist, or try again later."
+        )
     return error

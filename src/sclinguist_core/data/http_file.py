@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import IO
 
 from sclinguist_core.data.http_answer import BEAT, Answer, Head, Lost, described
-from sclinguist_core.data.partial_file import PartialFile, Version
+from sclinguist_core.data.partial_file import PartialFile, Version, is_validator
 from sclinguist_core.errors import InputError
 
 _WORTHWHILE_BYTES = 1024 * 1024
+_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
+"""More digits than any file has bytes, and few enough to be read as a number."""
 _PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -202,7 +204,7 @@ class _Transfer:
     def _check_continuation(self, headers: Message, known: Version) -> int | None:
         """Make sure that the server goes on where the bytes end, in the same version."""
         stated = headers.get("ETag" if known.validator.startswith('"') else "Last-Modified")
-        ranges = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", "").strip())
+        ranges = _RANGE.fullmatch(headers.get("Content-Range", "").strip())
         total = known.total
         if ranges is not None and ranges[2] != "*":
             total = int(ranges[2])
@@ -219,11 +221,7 @@ class _Transfer:
     def _check_size(self, size: int) -> None:
         if size > self.max_bytes:
             self.part.discard()
-            raise InputError(
-                f"{described(self.part.url)} has {megabytes(size)} or more, expected at most "
-                f"{megabytes(self.max_bytes)}: this is not the file that was published; update "
-                "napari-sclinguist, or try again later."
-            )
+            check_size(self.part.url, size, self.max_bytes)
 
     def _write(self, file: IO[bytes], data: bytes) -> None:
         left = memoryview(data)
@@ -235,6 +233,22 @@ class _Transfer:
                 f"'{self.part.path}' cannot be written ({error.strerror}): free some space and try "
                 "again; what has come so far is kept."
             ) from error
+
+
+def check_size(url: str, size: int, max_bytes: int) -> None:
+    """Refuse a file that is larger than it may be.
+
+    Raises
+    ------
+    InputError
+        If it has more than `max_bytes` bytes.
+    """
+    if size > max_bytes:
+        raise InputError(
+            f"{described(url)} has {megabytes(size)} or more, expected at most "
+            f"{megabytes(max_bytes)}: this is not the file that was published; update "
+            "napari-sclinguist, or try again later."
+        )
 
 
 def require_space(folder: Path, n_bytes: int) -> None:
@@ -275,10 +289,11 @@ def _beats(seconds: float) -> Iterator[None]:
 
 def _length(headers: Message) -> int | None:
     stated = headers.get("Content-Length", "")
-    return int(stated) if stated.isdigit() else None
+    return int(stated) if re.fullmatch("[0-9]{1,18}", stated) else None
 
 
 def _validator(headers: Message) -> str | None:
     """Strong ETag, else the date of the last change; If-Range takes no weak ETag."""
     etag = headers.get("ETag", "")
-    return str(etag) if etag.startswith('"') else headers.get("Last-Modified")
+    stated = str(etag) if etag.startswith('"') else headers.get("Last-Modified")
+    return stated if is_validator(stated) else None

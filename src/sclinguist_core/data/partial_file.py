@@ -8,11 +8,19 @@ either how to go on or that nothing is known.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
 from sclinguist_core.files import replacing
+
+_VALIDATOR = re.compile(r"[\x20-\x7e]{1,256}")
+
+
+def is_validator(text: object) -> bool:
+    """Whether a text of a server, or of a note on the disk, may be sent back in a header."""
+    return isinstance(text, str) and _VALIDATOR.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +40,11 @@ class Version:
     url: str
     validator: str
     total: int | None
+
+    def __post_init__(self) -> None:
+        whole = self.total is None or (type(self.total) is int and self.total >= 0)
+        if not (isinstance(self.url, str) and is_validator(self.validator) and whole):
+            raise ValueError(f"not a version of a file: {self}")
 
 
 class PartialFile:

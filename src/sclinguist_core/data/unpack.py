@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gzip
 import tarfile
+import unicodedata
 import zlib
 from collections.abc import Generator
 from pathlib import Path, PurePosixPath
@@ -21,6 +22,10 @@ MAX_MEMBERS = 1000
 """Most files and folders in an archive; Space Ranger's ``spatial/`` has about ten."""
 
 _CHUNK_BYTES = 1024 * 1024
+_DEVICES = frozenset(
+    {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))}
+)
+"""Names that are devices on Windows, whatever follows a dot."""
 _DAMAGES = (
     tarfile.TarError,
     EOFError,
@@ -73,10 +78,13 @@ def _unpack(
     members: tarfile.TarFile, archive: Path, folder: Path, wanted: str, max_bytes: int
 ) -> Generator[None, None, None]:
     total = 0
+    seen: dict[str, PurePosixPath] = {}
     for number, member in enumerate(members, start=1):
         if number > MAX_MEMBERS:
             raise _refused(archive, f"holds more than {MAX_MEMBERS:,} files")
-        path = folder / _safe_path(member, archive, wanted)
+        inside = _safe_path(member, archive, wanted)
+        _check_distinct(inside, seen, archive)
+        path = folder / inside
         if member.isdir():
             path.mkdir(parents=True, exist_ok=True)
             continue
@@ -102,9 +110,34 @@ def _safe_path(member: tarfile.TarInfo, archive: Path, wanted: str) -> PurePosix
     # Backslashes and colons are separators on Windows.
     if path.is_absolute() or any(part == ".." or set(part) & set("\\:\0") for part in path.parts):
         raise _refused(archive, f"holds '{member.name}', which leads out of its folder")
+    if not all(map(_is_name, path.parts)):
+        raise _refused(archive, f"holds '{member.name}', which is no name of a file everywhere")
     if path.parts[:1] != (wanted,) and path.parts:
         raise _refused(archive, f"holds '{member.name}', which is not in {wanted}/")
     return path
+
+
+def _is_name(part: str) -> bool:
+    """Whether this can be a file on every system, and shows as what it is."""
+    stem = part.partition(".")[0].rstrip().upper()
+    return (
+        part.isprintable()
+        and not set(part) & set('<>"|?*')
+        and not part.endswith((".", " "))
+        and stem not in _DEVICES
+    )
+
+
+def _check_distinct(path: PurePosixPath, seen: dict[str, PurePosixPath], archive: Path) -> None:
+    """Refuse two names that differ in case or in the way of writing an accent.
+
+    On many disks they are one, and the second would take the place of the first.
+    """
+    for part in (path, *path.parents):
+        folded = unicodedata.normalize("NFKC", str(part)).casefold()
+        other = seen.setdefault(folded, part)
+        if other != part:
+            raise _refused(archive, f"holds '{part}' twice, also as '{other}'")
 
 
 def _refused(archive: Path, found: str) -> InputError:

@@ -9,19 +9,19 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
-import tempfile
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from sclinguist_core.data.hdf5_output import new_hdf5
 from sclinguist_core.data.readers.memory import around_same_arrays
 from sclinguist_core.errors import InputError
-from sclinguist_core.files import replace_folder
+from sclinguist_core.files import holder, replace_folder, sync, sync_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -80,35 +80,32 @@ def write_table_iter(adata: AnnData, path: str | os.PathLike[str]) -> Generator[
     _check_names(adata)
     suffix = target.suffix.lower()
     # Resolved, so that a link keeps pointing to its file, which is what is replaced.
-    final = target.resolve()
+    final = Path(os.path.realpath(target))
     yield "writing"
-    try:
-        holder = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".part", dir=final.parent))
-    except OSError as error:
-        raise InputError(
-            f"Cannot write into '{final.parent}' ({error.strerror}): choose another folder."
-        ) from error
-    try:
-        new = holder / final.name
-        if suffix == ".h5ad":
-            adata.write_h5ad(new, convert_strings_to_categoricals=False, **_COMPRESSION)
-            _sync(new)
-        else:
-            _write_zarr(adata, new)
-        yield "finishing"
-        if suffix == ".h5ad":
-            os.replace(new, final)
-        else:
-            replace_folder(new, final)
-        _sync(final.parent)
-    except OSError as error:
-        raise InputError(
-            f"Writing '{target}' failed ({error.strerror or error}): nothing was changed; check "
-            "the space and the rights there."
-        ) from error
-    finally:
-        # Also after KeyboardInterrupt: nothing half-written stays behind.
-        shutil.rmtree(holder, ignore_errors=True)
+    with ExitStack() as stack:
+        try:
+            new = stack.enter_context(holder(final)) / final.name
+        except OSError as error:
+            raise InputError(
+                f"Cannot write into '{final.parent}' ({error.strerror}): choose another folder."
+            ) from error
+        try:
+            if suffix == ".h5ad":
+                _write_h5ad(adata, new)
+            else:
+                _write_zarr(adata, new)
+            sync(new)
+            yield "finishing"
+            if suffix == ".h5ad":
+                os.replace(new, final)
+            else:
+                replace_folder(new, final)
+        except OSError as error:
+            raise InputError(
+                f"Writing '{target}' failed ({error.strerror or error}): nothing was changed; "
+                "check the space and the rights there."
+            ) from error
+        sync_names(final.parent)
     logger.info("Wrote %s", target)
     return target
 
@@ -151,6 +148,19 @@ def section_table(section: Section) -> AnnData:
     return copy
 
 
+def without_matrices(adata: AnnData) -> AnnData:
+    """Make a table without ``X``, ``layers`` and ``raw``; everything else is shared, not copied."""
+    return type(adata)(
+        obs=adata.obs,
+        var=adata.var,
+        uns=dict(adata.uns),
+        obsm=dict(adata.obsm),
+        varm=dict(adata.varm),
+        obsp=dict(adata.obsp),
+        varp=dict(adata.varp),
+    )
+
+
 def _holds(images: dict[str, Any], scalefactors: dict[str, Any], image: SectionImage) -> bool:
     """Whether an image is among those of a table, under its own name or another."""
     return any(
@@ -180,7 +190,8 @@ def check_output(path: str | os.PathLike[str]) -> Path:
         raise InputError(
             f"Cannot write '{target}': the folder '{target.parent}' does not exist; make it first."
         )
-    store = next((one for one in target.resolve().parents if one.suffix.lower() == ".zarr"), None)
+    above = Path(os.path.realpath(target)).parents
+    store = next((one for one in above if one.suffix.lower() == ".zarr"), None)
     if store is not None:
         raise InputError(
             f"Cannot write '{target}': it lies inside the store '{store.name}'; choose another "
@@ -199,11 +210,16 @@ def check_output(path: str | os.PathLike[str]) -> Path:
 def _check_names(adata: AnnData) -> None:
     """Refuse names that HDF5 and zarr would take for folders."""
     for place, name in _names(adata):
-        if "/" in name:
-            raise InputError(
-                f"'{name}' in {place} has a slash, which files cannot have in names: rename it, "
-                f"such as to '{name.replace('/', '-')}'."
-            )
+        check_name(name, place)
+
+
+def check_name(name: str, place: str) -> None:
+    """Refuse a name that HDF5 and zarr would take for folders."""
+    if "/" in name:
+        raise InputError(
+            f"'{name}' in {place} has a slash, which files cannot have in names: rename it, "
+            f"such as to '{name.replace('/', '-')}'."
+        )
 
 
 def _names(adata: AnnData) -> Iterator[tuple[str, str]]:
@@ -229,7 +245,38 @@ def _is_table(store: Path) -> bool:
     return False
 
 
+def _write_h5ad(adata: AnnData, path: Path) -> None:
+    """Write as `AnnData.write_h5ad` does, but leave single columns of fractions uncompressed.
+
+    Predictions are hundreds of them; they hardly become smaller, and take as long as the counts.
+    """
+    from anndata.experimental import write_dispatched
+
+    def write(
+        write_element: Callable[..., None],
+        store: Any,
+        key: str,
+        element: Any,
+        dataset_kwargs: Mapping[str, Any],
+        iospec: Any,
+    ) -> None:
+        is_column = isinstance(element, np.ndarray) and element.ndim == 1
+        if is_column and element.dtype.kind == "f":
+            dataset_kwargs = {}
+        write_element(store, key, element, dataset_kwargs=dataset_kwargs)
+
+    with new_hdf5(path) as file:
+        write_dispatched(file, "/", adata, write, dataset_kwargs=_COMPRESSION)
+
+
 def _write_zarr(adata: AnnData, path: Path) -> None:
+    with zarr_as_we_write():
+        adata.write_zarr(path, convert_strings_to_categoricals=False)
+
+
+@contextmanager
+def zarr_as_we_write() -> Iterator[None]:
+    """Have anndata write zarr of format 3, without shards and without warnings about either."""
     import anndata
 
     # Said explicitly, because the defaults change between versions of anndata.
@@ -238,19 +285,4 @@ def _write_zarr(adata: AnnData, path: Path) -> None:
     with anndata.settings.override(**known), warnings.catch_warnings():
         # anndata always adds consolidated metadata; readers that do not know them ignore them.
         warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-        adata.write_zarr(path, convert_strings_to_categoricals=False)
-    for folder, _, files in os.walk(path):
-        for name in files:
-            _sync(Path(folder) / name)
-
-
-def _sync(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows cannot open folders
-    # Windows brings to the disk only what was opened for writing; folders cannot be opened so.
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        yield

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from sclinguist_core.errors import visible
 from sclinguist_core.evaluation import baselines
 from sclinguist_core.evaluation.learners import DESCRIPTIONS
 from sclinguist_core.evaluation.methods import MODEL
+from sclinguist_core.evaluation.overlay import save_figure
 from sclinguist_core.evaluation.results import Benchmark
 from sclinguist_core.files import replacing
 
@@ -58,11 +62,9 @@ def write_benchmark(result: Benchmark, output: Path) -> list[Path]:
         temporary.write_text(markdown_report(result), encoding="utf-8")
     written.append(path)
     figure = benchmark_figure(result)
-    for suffix in (".png", ".svg"):
-        path = output.with_suffix(suffix)
-        with replacing(path) as temporary:
-            figure.savefig(temporary, format=suffix[1:], dpi=150, facecolor="white")
-        written.append(path)
+    written += [
+        save_figure(figure, output.with_suffix(suffix), dpi=150) for suffix in (".png", ".svg")
+    ]
     return written
 
 
@@ -78,7 +80,7 @@ def markdown_report(result: Benchmark) -> str:
     if headline:
         parts.append("\nThe model beside the best baseline, with the 95 % interval of a paired "
                      "bootstrap over cells, or the spread over draws:\n")  # fmt: skip
-        parts += [f"- {sentence}" for sentence in headline]
+        parts += [f"- {as_markdown(sentence)}" for sentence in headline]
     losses = result.losses()
     if len(losses):
         parts.append("\n## Poorer inputs\n\nLoss against the full input; mean over draws.\n")
@@ -89,15 +91,15 @@ def markdown_report(result: Benchmark) -> str:
     parts.append("\n## Proteins\n")
     for dataset in result.datasets:
         names = result.proteins(dataset)
-        shown = ", ".join(names[:_SHOWN_PROTEINS])
-        parts.append(f"- {dataset} ({len(names)}): {shown}")
+        shown = ", ".join(map(as_markdown, names[:_SHOWN_PROTEINS]))
+        parts.append(f"- {as_markdown(dataset)} ({len(names)}): {shown}")
     parts.append("\n## Methods\n")
     methods = list(dict.fromkeys(result.summary["method"]))
     known = {**UNTRAINED, **DESCRIPTIONS}
     parts += [f"- {name}: {known[name]}" for name in methods if name in known]
     if result.warnings:
         parts.append("\n## Notes\n")
-        parts += [f"- {sentence}" for sentence in result.warnings]
+        parts += [f"- {as_markdown(sentence)}" for sentence in result.warnings]
     return "\n".join(parts) + "\n"
 
 
@@ -135,11 +137,18 @@ def _with_intervals(result: Benchmark) -> pd.DataFrame:
 
 def markdown_table(table: pd.DataFrame) -> str:
     """Lay out a table in Markdown; figures with three digits, undefined ones as dashes."""
-    lines = ["| " + " | ".join(map(str, table.columns)) + " |", "|" + "---|" * len(table.columns)]
+    heads = [as_markdown(str(name)) for name in table.columns]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in table.itertuples(index=False):
-        cells = [number(v) if isinstance(v, float) else str(v) for v in row]
+        cells = [number(v) if isinstance(v, float) else as_markdown(str(v)) for v in row]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def as_markdown(text: str) -> str:
+    """Escape what would be a tag, a link, code or the end of a cell."""
+    escaped = escape(visible(text), quote=False)
+    return re.sub(r"([|\[\]`\\])", r"\\\1", escaped)
 
 
 def number(value: float, digits: int = DIGITS) -> str:

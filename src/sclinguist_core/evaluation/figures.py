@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sclinguist_core.errors import visible
 from sclinguist_core.evaluation import baselines, overlay
 from sclinguist_core.evaluation.evaluate import MODEL, Evaluation
 from sclinguist_core.evaluation.inputs import observations
@@ -143,7 +144,7 @@ def dot_figure(result: Evaluation, *, max_proteins: int = 60) -> Figure:
             size = 24 if marker == "x" else 20
             ax.scatter(table[column], y, marker=marker, s=size, color=colour, lw=1.1, label=method)
     ax.scatter(table["r_clr"], y, s=46, color=ACCENT, zorder=3, label=MODEL)
-    ax.set_yticks(y, list(table["canonical"]), parse_math=False)
+    ax.set_yticks(y, list(map(visible, table["canonical"])), parse_math=False)
     ax.tick_params(axis="y", labelsize=8.5, colors=INK, length=0)
     ax.set_ylim(-0.7, len(table) - 0.3)
     ax.set_xlabel(

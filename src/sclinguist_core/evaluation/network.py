@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from sclinguist_core.errors import visible
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -145,11 +147,13 @@ def write_graphml(edges: pd.DataFrame, path: Path) -> None:
     graph = nx.DiGraph()
     for edge in edges.itertuples():
         # A gene and its protein may share a name (CD19); their nodes must not be one.
-        graph.add_node(f"gene:{edge.gene}", kind="gene", label=edge.gene)
-        graph.add_node(f"protein:{edge.protein}", kind="protein", label=edge.protein)
+        # XML knows no control characters.
+        gene, protein = visible(str(edge.gene)), visible(str(edge.protein))
+        graph.add_node(f"gene:{gene}", kind="gene", label=gene)
+        graph.add_node(f"protein:{protein}", kind="protein", label=protein)
         graph.add_edge(
-            f"gene:{edge.gene}",
-            f"protein:{edge.protein}",
+            f"gene:{gene}",
+            f"protein:{protein}",
             share=float(edge.share),
             direction=str(edge.direction),
             stability=float(edge.stability),

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from sclinguist_core.data.section import Section
+from sclinguist_core.errors import visible
 from sclinguist_core.evaluation.legends import (
     colour_bar,
     colour_scales,
@@ -258,9 +259,19 @@ def save_figure(
     """
     path = Path(path)
     kind = format or path.suffix.lstrip(".").lower() or "png"
+    show_all(figure)
     with replacing(path) as temporary:
         figure.savefig(temporary, format=kind, dpi=dpi, facecolor=figure.get_facecolor())
     return path
+
+
+def show_all(figure: Figure) -> None:
+    """Write out characters in texts that do not show: some cannot be drawn, or are no XML."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        lines = text.get_text().split("\n")
+        text.set_text("\n".join(map(visible, lines)))
 
 
 def _title(panel: Panel) -> str:

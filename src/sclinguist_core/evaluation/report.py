@@ -1,7 +1,8 @@
 """One self-contained HTML page (and CSV tables) that shows an evaluation.
 
 The page needs no network: pictures are embedded, styles and the few lines of script are inline,
-and a content security policy forbids anything else. Every name from the data is escaped.
+and a content security policy forbids anything else. Every name from the data is escaped, and what
+does not show in it is written out.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from sclinguist_core.errors import InputError
+from sclinguist_core.errors import InputError, visible
 from sclinguist_core.evaluation import baselines, figures, inputs, learners, overlay
 from sclinguist_core.evaluation.evaluate import MODEL, Evaluation
 from sclinguist_core.files import replacing
@@ -108,7 +109,11 @@ def render(result: Evaluation, *, title: str | None = None, overlays: bool = Tru
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        finalize=lambda value: visible(value) if isinstance(value, str) else value,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["figure"] = _number
     template = files("sclinguist_core.evaluation").joinpath("templates/report.html.j2")
@@ -146,6 +151,7 @@ def embed(figure: Figure, *, dpi: int) -> str:
     """Return a figure as a ``data:`` address holding a PNG."""
     from PIL import Image
 
+    overlay.show_all(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
     # Colours in steps of 8: half the size, and no eye sees it (white and black stay exact).

@@ -87,15 +87,14 @@ def attention_times_value(model: Translator, cells: Tokens, proteins: Tensor) ->
 
     genes_BT, x_BT, panel, tables = cells
     with torch.no_grad():
-        read = [model.reader.query, model.reader.value_gain, model.reader.value_to_key_value]
+        read = model.reader.query
         blocks = cast("list[SelfAttention]", list(model.layers))
         mixed = [block.qkv for block in blocks]
         decoded = [model.decoder.query, model.decoder.key_value]
-        with _outputs_of([*read, *mixed, *decoded]) as said:
+        with _outputs_of([read, *mixed, *decoded]) as said:
             mean_BP = model(genes_BT, x_BT, panel, tables, proteins).mean
-        gene_BT2D = torch.nn.functional.embedding(genes_BT.clamp(min=0), tables.gene_key_value)
-        q_BLD, gain_BT1, value_BT2D = (said[module] for module in read)
-        key_BTD, _ = (gene_BT2D * (1.0 + gain_BT1) + value_BT2D).chunk(2, dim=-1)
+        q_BLD = said[read]
+        key_BTD, _ = model.reader.tokens(tables.token, genes_BT, x_BT).chunk(2, dim=-1)
         seen_BT = genes_BT >= 0
         looks_BLT = _attention(q_BLD, key_BTD, model.reader.n_heads, seen_BT)
         for block, module in zip(blocks, mixed, strict=True):

@@ -16,7 +16,7 @@ from sclinguist_core.data.align import AlignedRna
 from sclinguist_core.data.batches import TokenBatch, bucketed_rows, token_batch
 from sclinguist_core.errors import NotEnoughMemoryError
 from sclinguist_core.inference.prepare import Prepared
-from sclinguist_core.model.device import CPU_TOKENS
+from sclinguist_core.model.device import CPU_GRADIENT_TOKENS
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +64,7 @@ def attributed_batches(
         tables = model.tables()
         panels = model.panels(torch.from_numpy(aligned.measured).to(device), tables)
     lengths = np.diff(expression.indptr)
-    tokens = CUDA_TOKENS if device.type == "cuda" else CPU_TOKENS
+    tokens = CUDA_TOKENS if device.type == "cuda" else CPU_GRADIENT_TOKENS
     waiting = np.flatnonzero(lengths)
     while len(waiting):
         rows = next(bucketed_rows(lengths[waiting], batch_size or len(waiting), tokens))

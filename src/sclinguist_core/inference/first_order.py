@@ -23,7 +23,7 @@ import numpy as np
 from scipy import sparse
 
 from sclinguist_core.data.batches import TokenBatch, bucketed_rows, token_batch
-from sclinguist_core.model.device import CPU_TOKENS
+from sclinguist_core.model.device import CPU_GRADIENT_TOKENS
 
 if TYPE_CHECKING:
     import torch
@@ -80,7 +80,7 @@ def first_order_iter(
         tables = model.tables()
         panels = model.panels(torch.from_numpy(measured).to(device), tables)
     lengths = np.diff(expression.indptr)
-    for rows in bucketed_rows(lengths, batch_size or len(lengths), CPU_TOKENS):
+    for rows in bucketed_rows(lengths, batch_size or len(lengths), CPU_GRADIENT_TOKENS):
         batch = token_batch(expression, pattern, rows)
         change, mean = _batch(model, tables, panels, batch, protein, scale, device)
         yield rows, batch.genes, change, mean

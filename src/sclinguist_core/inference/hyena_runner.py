@@ -31,6 +31,8 @@ class HyenaRunner(Runner):
     # At full size a cell's streams take 30 MB.
     cpu_batch: ClassVar[int] = 4
     cuda_batch: ClassVar[int] = 64
+    # Its operations are large enough to be shared, and two batches take twice the memory.
+    batch_a_thread: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -159,7 +159,7 @@ def impute_iter(
         names=symbols,
         value=value,
         level=level,
-        columns=_table_columns(prepared, chosen),
+        columns=_table_columns(section, prepared, chosen),
         tested=found.figures.of(chosen, measured, symbols),
         info=info,
         warnings=tuple(warnings),
@@ -214,9 +214,8 @@ def refuse_nearest(context: str) -> None:
         )
 
 
-def _table_columns(prepared: Prepared, genes: np.ndarray) -> list[np.ndarray]:
+def _table_columns(section: Section, prepared: Prepared, genes: np.ndarray) -> list[np.ndarray]:
     """Columns of the section's table that hold each of the genes."""
-    section = prepared.section
     table = section.table
     if section.counts_location == "raw":
         raw = table.raw.var

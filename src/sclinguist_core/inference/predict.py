@@ -9,7 +9,6 @@ Shapes: n cells or spots, P proteins, V genes.
 from __future__ import annotations
 
 import logging
-import platform
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import replace
@@ -19,27 +18,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sclinguist_core.data.align import AlignedRna
-from sclinguist_core.data.correlation import column_correlation
 from sclinguist_core.data.readers.memory import around_same_arrays, as_section
 from sclinguist_core.data.section import Section
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference import trust
 from sclinguist_core.inference.bag import bag_weights, check_context
+from sclinguist_core.inference.chunk import Raw, empty_warning, run_chunk, without_reads
 from sclinguist_core.inference.conditioning import Given, condition, given_antibodies
+from sclinguist_core.inference.judging import prediction_info, section_verdict
 from sclinguist_core.inference.prediction import Prediction, attach
-from sclinguist_core.inference.prepare import Prepared, prepare
+from sclinguist_core.inference.prepare import prepare
 from sclinguist_core.inference.progress import (
     CHUNK_ROWS,
     Progress,
     check_memory,
     finish_in_notebook,
 )
-from sclinguist_core.inference.query import judge_queries, query_warning
-from sclinguist_core.inference.runner import Runner, make_runner
+from sclinguist_core.inference.query import judge_queries, query_center, query_warning
+from sclinguist_core.inference.runner import make_runner
 from sclinguist_core.inference.smoothing import CONTEXT_SHARE, smoothed
-from sclinguist_core.model.calibration import COVERAGE, fisher
 from sclinguist_core.model.checkpoint import Checkpoint
-from sclinguist_core.model.device import choose_device, device_label
+from sclinguist_core.model.device import choose_device
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -102,8 +101,6 @@ def predict_iter(
         If the section has no RNA, genes or proteins are not known, the model does not predict
         what is asked for, or memory does not suffice for a single cell.
     """
-    import torch
-
     started = time.perf_counter()
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch size {batch_size}: expected at least 1.")
@@ -135,35 +132,24 @@ def predict_iter(
     runner = prepared.runner(batch_size, log1p=log1p)
     warnings = prepared.warnings
     warnings += runner.gene_warnings(aligner.not_found(checkpoint.symbols))
-    mean = np.zeros((total, n_columns), np.float32)
-    std = np.zeros_like(mean)
-    logged = np.zeros_like(mean) if log1p else None
     familiarity = checkpoint.familiarity
-    ood = None if familiarity is None else np.full(total, np.nan, np.float32)
+    raw = Raw.of_size(total, n_columns, log1p=log1p, ood=familiarity is not None)
     done = n_empty = 0
     for start in range(0, total, CHUNK_ROWS):
         rows = slice(start, min(start + CHUNK_ROWS, total))
         aligned = prepared.aligned(rows)
-        for inside, outputs in runner.run(aligned):
-            mean[start + inside] = outputs.mean
-            std[start + inside] = outputs.std
-            if logged is not None:
-                logged[start + inside] = outputs.log1p
-            if familiarity is not None and ood is not None:
-                part = aligned.take(inside)
-                ood[start + inside] = familiarity.score(part.counts, part.measured, part.pattern)
-            done += len(inside)
+        for n_rows in run_chunk(runner, familiarity, aligned, raw.part(rows)):
+            done += n_rows
             yield Progress(done, total, "predicting")
-        empty = start + np.flatnonzero(np.diff(aligned.counts.indptr) == 0)
-        mean[empty] = std[empty] = np.nan
-        if logged is not None:
-            logged[empty] = np.nan
-        n_empty += len(empty)
-    if n_empty:
-        warnings.append(
-            f"{n_empty} of {total} rows express none of the model's genes; they get no value (NaN)."
-        )
-    judged = yield from _judge(prepared, runner, mean[:, :n_learnt], std[:, :n_learnt])
+        n_empty += int(without_reads(aligned).sum())
+    warnings += empty_warning(n_empty, total)
+    mean, std, logged, ood = raw.mean, raw.std, raw.log1p, raw.ood
+    sample = trust.spread_rows(total)
+    learnt = np.s_[:, :n_learnt]
+    verdict = yield from section_verdict(
+        prepared, runner, mean[sample][learnt], std[sample][learnt]
+    )
+    judged = verdict.apply(mean[learnt], std[learnt])
     if measured is not None and not np.isfinite(judged.mean).any():
         measured = None
         warnings.append("No row has a prediction, so that none was conditioned on measured ones.")
@@ -171,7 +157,9 @@ def predict_iter(
         judged = yield from _condition(judged, measured, total)
         warnings.append(_given_warning(measured))
     if queries is not None:
-        judged = trust.beside(judged, judge_queries(mean[:, n_learnt:], kind))
+        asked = mean[:, n_learnt:]
+        center = query_center(asked[sample], kind)
+        judged = trust.beside(judged, judge_queries(asked, kind, center))
         found = np.isin(np.arange(len(checkpoint.genes)), aligner.move.indices)
         warnings.append(query_warning(queries, found, kind))
     if context == "nearest":
@@ -187,67 +175,22 @@ def predict_iter(
     names = checkpoint.proteins["name"].iloc[wanted].tolist()
     if queries is not None:
         names += queries.names
-    counts = aligner.resolution.counts
-    info: dict[str, Any] = {
-        **prepared.provenance,
-        "unit": checkpoint.info.unit if judged.unit is None else judged.unit,
-        "training_datasets": list(checkpoint.info.training_datasets),
-        "rna_normalization": checkpoint.info.model.rna_normalization,
-        "protein_normalization": getattr(checkpoint.info.model, "protein_normalization", ""),
-        "species": aligner.resolution.species,
-        "genes_found": aligner.n_found,
-        "genes_expected": len(checkpoint.genes),
-        "genes_not_found": aligner.not_found(checkpoint.symbols),
-        "gene_names": {status: int(n) for status, n in counts.items()},
-        "interval": COVERAGE,
-        "context": kind,
-        "neighbours": context,
-        "device": device_label(prepared.device),
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-        "seconds": round(time.perf_counter() - started, 3),
-    }
+    extra: dict[str, Any] = {"seconds": round(time.perf_counter() - started, 3)}
     if context != "none":
-        info["neighbours_share"] = CONTEXT_SHARE
+        extra["neighbours_share"] = CONTEXT_SHARE
     if measured is not None:
-        info |= {"given": measured.names, "given_digest": measured.digest}
-    if queries is not None:
-        info["by_gene"] = dict(zip(queries.names, queries.table["genes"], strict=True))
-    if judged.labels is not None:
-        info["trust"] = dict(zip(names, judged.labels, strict=True))
-    if judged.expected_r is not None:
-        info["expected_r"] = dict(zip(names, judged.expected_r.round(3).tolist(), strict=True))
+        extra |= {"given": measured.names, "given_digest": measured.digest}
     return Prediction(
         names=names,
         mean=judged.mean,
         std=judged.std,
         low=judged.low,
         high=judged.high,
-        info=info,
+        info=prediction_info(prepared, judged, names, neighbours=context, extra=extra),
         warnings=tuple(warnings),
         ood=ood,
         log1p=logged,
     )
-
-
-def _judge(
-    prepared: Prepared, runner: Runner, mean: np.ndarray, std: np.ndarray
-) -> Generator[Progress, None, trust.Judged]:
-    """Calibrate what the network says of proteins that it has learnt, and label them."""
-    total, table, kind = len(mean), prepared.table, prepared.context
-    calibration = prepared.calibration
-    if calibration is None:
-        judged = trust.uncalibrated(table, mean, std, kind)
-    else:
-        seen = None
-        if total >= trust.MIN_ROWS and len(table):
-            one, other = trust.halves(prepared.aligned(trust.sample_rows(total)))
-            first = yield from _quietly(runner, one, total)
-            second = yield from _quietly(runner, other, total)
-            n_learnt = len(table)
-            seen = fisher(column_correlation(first[:, :n_learnt], second[:, :n_learnt]))
-        judged = trust.judge(calibration, mean, std, seen, kind)
-    return trust.with_fine_tuning(judged, table, mean, std, kind)
 
 
 def _condition(
@@ -272,19 +215,6 @@ def _given_warning(given: Given) -> str:
         f"Conditioned on {len(given.names)} measured proteins, each of these on the others"
         f"{unused}; trust labels are those of RNA alone."
     )
-
-
-def _quietly(
-    runner: Runner, aligned: AlignedRna, total: int
-) -> Generator[Progress, None, np.ndarray]:
-    """Predict rows that are not among the results; a caller can still stop after every batch."""
-    mean = np.full((aligned.n_obs, runner.n_proteins), np.nan, np.float32)
-    for rows, outputs in runner.run(aligned):
-        mean[rows] = outputs.mean
-        yield Progress(total, total, "judging trust")
-    # All rows without reads get one and the same prediction: halves would seem to agree on it.
-    mean[np.diff(aligned.counts.indptr) == 0] = np.nan
-    return mean
 
 
 def translate(

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from sclinguist_core.data.align import (
     GeneAligner,
     gene_aligner,
 )
-from sclinguist_core.data.section import RnaCounts, Section
+from sclinguist_core.data.section import RnaCounts
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference.query import QueryRunner, split_names
 from sclinguist_core.inference.runner import Runner, make_runner
@@ -34,6 +34,20 @@ from sclinguist_core.vocabulary.proteins import find_product, resolve_protein
 
 if TYPE_CHECKING:
     import torch
+
+
+class RnaSource(Protocol):
+    """What a model needs of a section, whether in memory (`Section`) or on disk."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def n_obs(self) -> int: ...  # noqa: D102
+    @property
+    def is_spatial(self) -> bool: ...  # noqa: D102
+    @property
+    def warnings(self) -> tuple[str, ...]: ...  # noqa: D102
+    def rna(self) -> RnaCounts: ...  # noqa: D102
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -58,7 +72,7 @@ class Prepared:
         Further proteins, asked for by their genes; None where all are the model's own.
     """
 
-    section: Section
+    section: RnaSource
     rna: RnaCounts
     checkpoint: Checkpoint
     aligner: GeneAligner
@@ -75,6 +89,12 @@ class Prepared:
     def table(self) -> pd.DataFrame:
         """Rows of ``proteins.tsv`` for the chosen proteins."""
         return self.checkpoint.proteins.iloc[self.proteins]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the proteins: chosen ones of the model, then those asked for by genes."""
+        asked = [] if self.queries is None else self.queries.names
+        return [*self.table["name"].tolist(), *asked]
 
     @property
     def calibration(self) -> ContextCalibration | None:
@@ -134,7 +154,7 @@ class Prepared:
 
 
 def prepare(
-    section: Section,
+    section: RnaSource,
     *,
     model: str | Path | Checkpoint = "bundled",
     proteins: str | Sequence[str] | None = None,

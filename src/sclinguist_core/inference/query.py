@@ -225,11 +225,9 @@ class QueryRunner(TranslatorRunner):
             out = model(genes_BT, x_BT, panel, tables)
             state_BR = model.linear_read(genes_BT, x_BT, panel, tables)[2] - model.state.center
             # What `linear_read` does for the coding genes of the panel, for the asked ones.
-            index_BT = genes_BT.clamp(min=0)
-            z_BT = (x_BT - model.gene_mean[index_BT]) / model.gene_std[index_BT]
-            z_BT = z_BT.clamp(-model.config.clip, model.config.clip) - tables.zero[index_BT]
-            z_BT = z_BT.masked_fill(genes_BT < 0, 0.0)
-            z_BN = zero_KN[pattern_B].scatter_add(1, self.column[index_BT], z_BT)[:, :-1]
+            z_BT, _ = model.standardise(genes_BT, x_BT, tables)
+            column_BT = self.column[genes_BT.clamp(min=0)]
+            z_BN = zero_KN[pattern_B].scatter_add(1, column_BT, z_BT)[:, :-1]
             own_BS = torch.sparse.mm(self.measured_SN, z_BN.T).T + state_BR @ self.imputed_SR.T
             n_asked = len(self.mixing_QT)
             beyond_BT = out.mean[:, self.learnt] - own_BS[:, n_asked:]
@@ -240,7 +238,25 @@ class QueryRunner(TranslatorRunner):
         return Outputs(mean, std, None)
 
 
-def judge_queries(mean: np.ndarray, context: str) -> Judged:
+def query_center(mean: np.ndarray, context: str) -> np.ndarray | None:
+    """Average around which predictions by genes are given, shape (Q,); None where it is 0.
+
+    Spots are mixtures around an average that is not known for a protein that no set measured: the
+    section's own is taken for it.
+
+    Parameters
+    ----------
+    mean
+        Of `QueryRunner`, for `trust.spread_rows` of the section, shape (n, Q).
+    context
+        What the rows are.
+    """
+    if context == "spots" and len(mean) >= MIN_ROWS and np.isfinite(mean).any():
+        return np.asarray(np.nanmean(mean, axis=0, dtype=np.float64))
+    return None
+
+
+def judge_queries(mean: np.ndarray, context: str, center: np.ndarray | None = None) -> Judged:
     """Calibrate what was asked for by genes, by how well that does on average (`ACCURACY`).
 
     Parameters
@@ -248,12 +264,13 @@ def judge_queries(mean: np.ndarray, context: str) -> Judged:
     mean
         Of `QueryRunner`, shape (n, Q).
     context
-        What the rows are. Spots are mixtures around an average that is not known for a protein
-        that no set measured: the section's own is taken for it.
+        What the rows are.
+    center
+        From `query_center`.
     """
     accuracy = ACCURACY[context]
-    if context == "spots" and len(mean) >= MIN_ROWS and np.isfinite(mean).any():
-        mean = mean - np.nanmean(mean, axis=0, dtype=np.float64)
+    if center is not None:
+        mean = mean - center
     value = (accuracy.slope * mean).astype(np.float32)
     n_queries = mean.shape[1]
     return Judged(
@@ -296,6 +313,7 @@ __all__ = [
     "QueryRunner",
     "gene_queries",
     "judge_queries",
+    "query_center",
     "query_warning",
     "split_names",
 ]

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Generator, Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -22,6 +24,7 @@ from sclinguist_core.errors import InputError, NotEnoughMemoryError
 from sclinguist_core.model.architectures import HYENA, TRANSLATOR
 from sclinguist_core.model.checkpoint import Checkpoint
 from sclinguist_core.model.device import CPU_BATCH, CPU_TOKENS, CUDA_BATCH, CUDA_TOKENS
+from sclinguist_core.model.workers import Workers
 
 if TYPE_CHECKING:
     import torch
@@ -59,6 +62,8 @@ class Runner(ABC):
 
     cpu_batch: ClassVar[int] = CPU_BATCH
     cuda_batch: ClassVar[int] = CUDA_BATCH
+    batch_a_thread: ClassVar[bool] = True
+    """Whether each thread of a processor has a batch of its own, or all share one."""
 
     def __init__(
         self,
@@ -67,6 +72,8 @@ class Runner(ABC):
         proteins: np.ndarray,
         batch_size: int | None,
     ) -> None:
+        import torch
+
         on_cuda = device.type == "cuda"
         self.device = device
         self.n_proteins = len(proteins)
@@ -74,6 +81,7 @@ class Runner(ABC):
         self.normalization = checkpoint.info.model.rna_normalization
         self.batch_size = batch_size or (self.cuda_batch if on_cuda else self.cpu_batch)
         self.max_tokens = CUDA_TOKENS if on_cuda else CPU_TOKENS
+        self.n_workers = 1 if on_cuda or not self.batch_a_thread else torch.get_num_threads()
 
     @abstractmethod
     def _shared(self, measured: np.ndarray) -> Any:
@@ -124,25 +132,31 @@ class Runner(ABC):
         ------
         Rows of a batch, int64, shape (B,), and what the network says of them.
         """
-        import torch
-
         lengths = np.diff(expression.indptr)
         shared = self._shared(measured)
-        waiting = np.arange(len(lengths))
-        while len(waiting):
-            rows = next(bucketed_rows(lengths[waiting], self.batch_size, self.max_tokens))
-            try:
-                batch = token_batch(expression, pattern, waiting[rows])
-                outputs = self._forward(batch, shared)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
-                    raise
-                self._halve(len(rows), error)
-                continue
-            yield batch.rows, outputs
-            keep = np.ones(len(waiting), bool)
-            keep[rows] = False
-            waiting = waiting[keep]
+
+        def forward(rows: np.ndarray) -> tuple[np.ndarray, Outputs]:
+            return rows, self._forward(token_batch(expression, pattern, rows), shared)
+
+        batches = deque(bucketed_rows(lengths, self.batch_size, self.max_tokens))
+        with Workers(self.n_workers if len(batches) > 1 else 1) as workers:
+            n_ahead = 2 * workers.n if workers.n > 1 else 1
+            running: deque[tuple[np.ndarray, Future[tuple[np.ndarray, Outputs]]]] = deque()
+            while batches or running:
+                while batches and len(running) < n_ahead:
+                    rows = batches.popleft()
+                    if len(rows) > self.batch_size:
+                        batches.extendleft((rows[self.batch_size :], rows[: self.batch_size]))
+                        continue
+                    running.append((rows, workers.submit(forward, rows)))
+                rows, future = running.popleft()
+                try:
+                    yield future.result()
+                except RuntimeError as error:  # torch.OutOfMemoryError is one
+                    if not _is_out_of_memory(error):
+                        raise
+                    self._halve(len(rows), error)
+                    batches.appendleft(rows)
 
     def _halve(self, n_rows: int, error: BaseException) -> None:
         import torch
@@ -152,7 +166,8 @@ class Runner(ABC):
                 f"{self.device}: memory does not suffice for a single cell; close other programs "
                 "or use --device cpu."
             ) from error
-        self.batch_size = n_rows // 2
+        # Batches that were under way together fail together: that is no reason to halve again.
+        self.batch_size = min(self.batch_size, n_rows // 2)
         logger.warning("out of memory; going on with batches of %d cells", self.batch_size)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -24,6 +24,10 @@ DEFAULT_INTERVAL = 1.645
 
 SAMPLE_ROWS = 400
 """Rows on which reliability is measured."""
+MANY_ROWS = 16_384
+"""Of more rows than this the spread of predictions is estimated from some of them."""
+SPREAD_ROWS = 4_096
+"""As many, evenly spaced: a standard deviation is then known to about one per cent."""
 MIN_ROWS = 50
 """A section with fewer rows tells nothing about itself; the reference's figures stand then."""
 SPOT_UNIT = "SD of reference spots (CLR)"
@@ -38,6 +42,13 @@ Run = Callable[[AlignedRna], tuple[np.ndarray, np.ndarray]]
 def sample_rows(n_rows: int) -> np.ndarray:
     """Evenly spaced rows, at most `SAMPLE_ROWS`: the same in every run."""
     return np.unique(np.linspace(0, n_rows - 1, min(n_rows, SAMPLE_ROWS)).astype(np.int64))
+
+
+def spread_rows(n_rows: int) -> slice | np.ndarray:
+    """Rows over which the spread of predictions is taken: all, or `SPREAD_ROWS` of many."""
+    if n_rows <= MANY_ROWS:
+        return slice(None)
+    return np.linspace(0, n_rows - 1, SPREAD_ROWS).astype(np.int64)
 
 
 def halves(aligned: AlignedRna, *, seed: int = 0) -> tuple[AlignedRna, AlignedRna]:
@@ -141,6 +152,96 @@ def beside(one: Judged, other: Judged) -> Judged:
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Verdict:
+    """How far to trust the predictions of a section, and how each of them is calibrated.
+
+    What a section tells is known from a part of its rows; the rest can then be calibrated row by
+    row and protein by protein, in any order.
+
+    Attributes
+    ----------
+    calibration
+        Of the P proteins, for the section's context; None where ``proteins.tsv`` has to do.
+    table
+        Rows of ``proteins.tsv`` for the P proteins.
+    context
+        What the rows are.
+    expected_r, labels
+        See `Judged`; None without a calibration.
+    """
+
+    calibration: ContextCalibration | None
+    table: pd.DataFrame
+    context: str
+    expected_r: np.ndarray | None = None
+    labels: list[str] | None = None
+
+    def take(self, proteins: np.ndarray) -> Verdict:
+        """Return the chosen proteins (indices)."""
+        return replace(
+            self,
+            calibration=None if self.calibration is None else self.calibration.take(proteins),
+            table=self.table.iloc[proteins],
+            expected_r=None if self.expected_r is None else self.expected_r[proteins],
+            labels=None if self.labels is None else [self.labels[i] for i in proteins],
+        )
+
+    def apply(self, mean: np.ndarray, std: np.ndarray) -> Judged:
+        """Calibrate what the network says of some rows, each shape (n, P)."""
+        if self.calibration is None:
+            judged = uncalibrated(self.table, mean, std, self.context)
+        else:
+            assert self.expected_r is not None
+            value, error, low, high = self.calibration.apply(mean, std, self.expected_r)
+            judged = Judged(
+                mean=value,
+                std=error,
+                low=low,
+                high=high,
+                labels=self.labels,
+                expected_r=self.expected_r,
+                unit=calibrated_unit(self.context),
+            )
+        return with_fine_tuning(judged, self.table, mean, std, self.context)
+
+
+def verdict(
+    calibration: ContextCalibration | None,
+    table: pd.DataFrame,
+    mean: np.ndarray,
+    std: np.ndarray,
+    seen: np.ndarray | None,
+    context: str,
+) -> Verdict:
+    """Work out how far to trust each protein by what the section shows.
+
+    Parameters
+    ----------
+    calibration, table, context
+        See `Verdict`.
+    mean, std
+        Of the network, for `spread_rows` of the section, shape (n, P).
+    seen
+        `reliability` in this section, shape (P,); None when it has too few rows to tell. Labels
+        are then those of the reference.
+    """
+    if calibration is None:
+        return Verdict(calibration=None, table=table, context=context)
+    if seen is None:
+        expected_r, spread = calibration.expected_r(), None
+    else:
+        spread, implied = spread_and_implied(mean, std)
+        expected_r = calibration.expected_r(implied, seen, spread)
+    return Verdict(
+        calibration=calibration,
+        table=table,
+        context=context,
+        expected_r=expected_r,
+        labels=calibration.labels(expected_r, spread),
+    )
+
+
 def judge(
     calibration: ContextCalibration,
     mean: np.ndarray,
@@ -157,24 +258,12 @@ def judge(
     mean, std
         Of the network, shape (n, P).
     seen
-        `reliability` in this section, shape (P,); None when it has too few rows to tell. Labels
-        are then those of the reference.
+        See `verdict`.
     """
-    if seen is None:
-        expected_r, spread = calibration.expected_r(), None
-    else:
-        spread, implied = spread_and_implied(mean, std)
-        expected_r = calibration.expected_r(implied, seen, spread)
-    value, error, low, high = calibration.apply(mean, std, expected_r)
-    return Judged(
-        mean=value,
-        std=error,
-        low=low,
-        high=high,
-        labels=calibration.labels(expected_r, spread),
-        expected_r=expected_r,
-        unit=calibrated_unit(context),
-    )
+    rows = spread_rows(len(mean))
+    nothing_tuned = pd.DataFrame(index=range(mean.shape[1]))
+    found = verdict(calibration, nothing_tuned, mean[rows], std[rows], seen, context)
+    return found.apply(mean, std)
 
 
 def calibrated_unit(context: str) -> str | None:

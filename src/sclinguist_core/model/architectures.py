@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +26,18 @@ HYENA = "hyena"
 SCT = "sct"
 
 ModelConfig = TranslatorConfig | HyenaConfig | SctConfig
+_REPEATED = frozenset({"n_layers", "n_perceptrons", "bridge_layers", "filter_depth", "n_halvings"})
+"""Sizes that say how often a part is there, each with tensors of its own."""
+_WIDTHS = frozenset(
+    {
+        "gene_dim", "width", "n_latents", "value_dim", "n_components", "adapter_cells",
+        "adapter_components", "token_width", "stem_width", "stem_taps", "feed_forward_width",
+        "expansion", "short_width", "position_features", "filter_width",
+    }
+)  # fmt: skip
+"""Sizes that are sides of weight matrices."""
+_SLACK = 16
+"""No pair of sides need be the sides of one matrix."""
 _CONFIGS: dict[str, type[ModelConfig]] = {
     TRANSLATOR: TranslatorConfig,
     HYENA: HyenaConfig,
@@ -53,6 +69,48 @@ def read_config(architecture: object, values: dict[str, Any], *, source: str) ->
             "install a release of napari-sclinguist that knows it."
         )
     return found.from_dict(values, source=f"{source} (model)")
+
+
+def check_sizes(
+    config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], *, source: Path
+) -> None:
+    """Refuse sizes that a file of weights cannot fill, before a network of them is set up.
+
+    Parameters
+    ----------
+    config
+        Sizes of the network, as a file states them.
+    shapes
+        Shapes of the tensors in the file of weights.
+    source
+        That file, for the error message.
+
+    Raises
+    ------
+    InputError
+        If the network would have more layers than there are tensors, or a matrix that is far
+        larger than all of them together.
+    """
+    n_values = sum(map(math.prod, shapes.values()))
+    sizes = dataclasses.asdict(config)
+    widths = {name: sizes[name] for name in sorted(_WIDTHS & set(sizes))}
+    limits = {name: len(shapes) for name in sorted(_REPEATED & set(sizes))}
+    for name, most in (limits | dict.fromkeys(widths, n_values)).items():
+        if sizes[name] > most:
+            raise _too_large(source, f"{name} is {sizes[name]:,}", shapes, n_values)
+    *_, second, first = sorted(widths.values())
+    # Memory for the published architecture is not taken before its weights are read.
+    if first * second > _SLACK * n_values and not isinstance(config, HyenaConfig):
+        raise _too_large(source, f"widths are {first:,} and {second:,}", shapes, n_values)
+
+
+def _too_large(
+    source: Path, found: str, shapes: Mapping[str, tuple[int, ...]], n_values: int
+) -> InputError:
+    return InputError(
+        f"{source}: holds {len(shapes):,} tensors of {n_values:,} values, while in config.json "
+        f"{found}, expected files that belong together; install or train the checkpoint again."
+    )
 
 
 def build_network(config: ModelConfig, genes: pd.DataFrame, proteins: pd.DataFrame) -> nn.Module:
@@ -105,12 +163,13 @@ def build_translator(
         rows += [row] * len(found)
         columns += found
         values += [1.0 / max(len(found), 1)] * len(found)
-    protein_genes = torch.sparse_coo_tensor(
-        torch.tensor([rows, columns], dtype=torch.int64),
-        torch.tensor(values, dtype=torch.float32),
-        (len(proteins), len(genes)),
-        check_invariants=True,
-    )
+    with torch.device("cpu"):  # real also where the rest is set up without memory
+        protein_genes = torch.sparse_coo_tensor(
+            torch.tensor([rows, columns], dtype=torch.int64),
+            torch.tensor(values, dtype=torch.float32),
+            (len(proteins), len(genes)),
+            check_invariants=True,
+        )
     model = Translator(config, len(genes), len(proteins), protein_genes.coalesce())
     model.gene_mean.copy_(torch.from_numpy(genes["mean"].to_numpy(np.float32)))
     # A gene that hardly varies in the reference must not shout when it is seen once.

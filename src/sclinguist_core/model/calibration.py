@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from sclinguist_core.errors import InputError
+from sclinguist_core.reading import read_json
 
 FILE = "calibration.json"
 FORMAT_VERSION = 1
@@ -236,7 +237,8 @@ class ContextCalibration:
         spread, low, high = np.empty_like(value), np.empty_like(value), np.empty_like(value)
         for j in range(mean.shape[1]):
             position = (mean[:, j] - self.center[j]) / self.spread[j]
-            features = interval_features(position, np.full_like(position, expected_r[j]), std[:, j])
+            r = np.full_like(position, expected_r[j])
+            features = np.array(interval_features(position, r, std[:, j]))
             low[:, j] = value[:, j] + np.minimum(np.tensordot(self.lower, features, 1), -_MIN_REACH)
             high[:, j] = value[:, j] + np.maximum(np.tensordot(self.upper, features, 1), _MIN_REACH)
             spread[:, j] = (high[:, j] - low[:, j]) / self.width_per_std
@@ -289,12 +291,12 @@ def read_calibration(folder: Path, n_proteins: int) -> Calibration | None:
     path = folder / FILE
     if not path.is_file():
         return None
+    content = read_json(path, remedy="install or train the checkpoint again")
     try:
-        content = json.loads(path.read_text("utf-8"))
         if content["format_version"] != FORMAT_VERSION:
             raise ValueError(f"format version {content['format_version']!r}")
         calibration = {name: _context(values) for name, values in content["contexts"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(
             f"{path}: expected a calibration of format version {FORMAT_VERSION}, found something "
             f"else ({error}); install or train the checkpoint again"

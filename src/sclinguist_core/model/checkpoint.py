@@ -18,17 +18,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pandas as pd
 
 from sclinguist_core.errors import InputError
-from sclinguist_core.files import replace_folder
+from sclinguist_core.files import holder, replace_folder, sync, sync_names
 from sclinguist_core.model import calibration as calibrations
 from sclinguist_core.model import conditioning as conditionings
 from sclinguist_core.model import familiarity as familiarities
@@ -37,25 +36,30 @@ from sclinguist_core.model.architectures import (
     TRANSLATOR,
     ModelConfig,
     build_network,
+    check_sizes,
     read_config,
 )
 from sclinguist_core.model.config import dataclass_from_dict
-from sclinguist_core.resources import bundled_checkpoint
+from sclinguist_core.model.tensor_file import read_weights, stated_shapes
+from sclinguist_core.reading import opened, read_json, reading
+from sclinguist_core.resources import bundled_checkpoint, checkpoints_dir
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from sclinguist_core.model.translator import Translator
 
 FORMAT_VERSION = 1
 UNIT = "SD of the training reference (CLR)"
+_REMEDY = "install or train the checkpoint again"
 _DIGEST_BYTES = 2**24
 _FILES = ("model.safetensors", "config.json", "genes.tsv", "proteins.tsv", "card.md")
 _OPTIONAL_FILES = (calibrations.FILE, familiarities.FILE)
 _OURS = frozenset({*_FILES, *_OPTIONAL_FILES, conditionings.FILE})
 _OF_THE_SYSTEM = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 """Files that a file browser leaves in any folder."""
-_GENE_COLUMNS = ("symbol", "ensembl_id", "reference_share", "mean", "std")
+_GENE_NAMES, _GENE_FIGURES = ("symbol", "ensembl_id"), ("reference_share", "mean", "std")
 _PROTEIN_COLUMNS = ("name", "genes", "kind")
 
 
@@ -221,50 +225,57 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path | str, *, half: bool = 
         positions that half precision cannot tell apart.
     """
     import torch
-    from safetensors.torch import save_file
 
     folder = check_checkpoint_target(folder)
     half = half and checkpoint.info.architecture != HYENA
     dtype = torch.float16 if half else torch.float32
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        weights = {
-            name: tensor.detach().cpu().to(dtype).contiguous()
-            for name, tensor in checkpoint.model.state_dict().items()
-        }
-        save_file(weights, temporary / "model.safetensors")
-        config = {
-            "name": checkpoint.info.name,
-            "architecture": checkpoint.info.architecture,
-            "format_version": checkpoint.info.format_version,
-            "unit": checkpoint.info.unit,
-            "training_datasets": list(checkpoint.info.training_datasets),
-            "created_with": checkpoint.info.created_with,
-            "stage": checkpoint.info.stage,
-            "model": checkpoint.info.model.to_dict(),
-        }
-        (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
-        for name, table in (("genes", checkpoint.genes), ("proteins", checkpoint.proteins)):
-            table.to_csv(
-                temporary / f"{name}.tsv", sep="\t", index=False, float_format="%.6g",
-                lineterminator="\n",
-            )  # fmt: skip
-        (temporary / "card.md").write_text(checkpoint.card, "utf-8")
-        if checkpoint.calibration is not None:
-            calibrations.write_calibration(checkpoint.calibration, temporary)
-        if checkpoint.familiarity is not None:
-            checkpoint.familiarity.save(temporary)
-            (temporary / familiarities.FILE).chmod(0o644)
-        if checkpoint.conditioning is not None:
-            conditionings.write_conditioning(checkpoint.conditioning, temporary)
-        # mkdtemp and safetensors write for the owner alone; a model is there to be shared.
-        temporary.chmod(0o755)
-        (temporary / "model.safetensors").chmod(0o644)
-        replace_folder(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    # Resolved, so that a link keeps pointing to its folder, which is what is replaced.
+    final = Path(os.path.realpath(folder))
+    with holder(final) as spare:
+        new = spare / final.name
+        new.mkdir()
+        _write_files(checkpoint, new, dtype)
+        sync(new)
+        replace_folder(new, final)
+        sync_names(final.parent)
     return folder
+
+
+def _write_files(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype) -> None:
+    from safetensors.torch import save_file
+
+    weights = {
+        name: tensor.detach().cpu().to(dtype).contiguous()
+        for name, tensor in checkpoint.model.state_dict().items()
+    }
+    save_file(weights, folder / "model.safetensors")
+    config = {
+        "name": checkpoint.info.name,
+        "architecture": checkpoint.info.architecture,
+        "format_version": checkpoint.info.format_version,
+        "unit": checkpoint.info.unit,
+        "training_datasets": list(checkpoint.info.training_datasets),
+        "created_with": checkpoint.info.created_with,
+        "stage": checkpoint.info.stage,
+        "model": checkpoint.info.model.to_dict(),
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    for name, table in (("genes", checkpoint.genes), ("proteins", checkpoint.proteins)):
+        table.to_csv(
+            folder / f"{name}.tsv", sep="\t", index=False, float_format="%.6g",
+            lineterminator="\n",
+        )  # fmt: skip
+    (folder / "card.md").write_text(checkpoint.card, "utf-8")
+    if checkpoint.calibration is not None:
+        calibrations.write_calibration(checkpoint.calibration, folder)
+    if checkpoint.familiarity is not None:
+        checkpoint.familiarity.save(folder)
+    if checkpoint.conditioning is not None:
+        conditionings.write_conditioning(checkpoint.conditioning, folder)
+    # safetensors writes for the owner alone; a model is there to be shared.
+    for path in folder.iterdir():
+        path.chmod(0o644)
 
 
 def checkpoint_folder(model: str | Path) -> Path:
@@ -273,7 +284,8 @@ def checkpoint_folder(model: str | Path) -> Path:
     Raises
     ------
     InputError
-        If there is no checkpoint, naming which file is missing.
+        If there is no checkpoint, naming which file is missing, or a file in it is a link that
+        leads out.
     """
     folder = bundled_checkpoint() if str(model) == "bundled" else Path(model)
     if not folder.is_dir():
@@ -290,21 +302,35 @@ def checkpoint_folder(model: str | Path) -> Path:
             f"{folder}: not a checkpoint, found no {', '.join(missing)}; expected a folder with "
             f"{', '.join(_FILES)}"
         )
+    _check_links(folder)
     return folder
+
+
+def _check_links(folder: Path) -> None:
+    """Refuse links that lead out: a model from elsewhere is not to show what lies here.
+
+    Some installers link what they install to a cache of theirs, which is as it should be.
+    """
+    root = Path(os.path.realpath(folder))
+    if root.is_relative_to(os.path.realpath(checkpoints_dir())):
+        return
+    for name in sorted(_OURS):
+        target = Path(os.path.realpath(folder / name))
+        if not target.is_relative_to(root):
+            raise InputError(
+                f"{folder / name}: is a link to {target}, expected a plain file: copy the model "
+                "with what its links lead to (cp -rL)."
+            )
 
 
 def read_info(folder: Path) -> CheckpointInfo:
     """Read ``config.json`` strictly; unknown keys and other format versions are refused."""
     path = folder / "config.json"
-    try:
-        values: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(
-            f"{path}: expected JSON, found something else ({error}); install or train the "
-            "checkpoint again"
-        ) from error
+    values = read_json(path, remedy=_REMEDY)
     if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
-        raise InputError(f"{path}: expected an object with a 'model' section; found none")
+        raise InputError(
+            f"{path}: expected an object with a 'model' section, found none; {_REMEDY}"
+        )
     version = values.get("format_version")
     if version != FORMAT_VERSION:
         raise InputError(
@@ -313,24 +339,49 @@ def read_info(folder: Path) -> CheckpointInfo:
         )
     architecture = values.get("architecture", TRANSLATOR)
     values["model"] = read_config(architecture, values["model"], source=str(path))
-    values["training_datasets"] = tuple(values.get("training_datasets", ()))
+    datasets = values.get("training_datasets", [])
+    if not isinstance(datasets, list) or not all(isinstance(name, str) for name in datasets):
+        raise InputError(
+            f"{path}: training_datasets: expected a list of names, found {datasets!r}; {_REMEDY}"
+        )
+    values["training_datasets"] = tuple(datasets)
     return dataclass_from_dict(CheckpointInfo, values, source=str(path))
 
 
-def _read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(path, sep="\t", keep_default_na=False, na_values={})
-    except (ValueError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: expected a tab-separated table, found: {error}") from error
-    missing = [name for name in columns if name not in table.columns]
+def _read_table(path: Path, texts: tuple[str, ...], numbers: tuple[str, ...] = ()) -> pd.DataFrame:
+    """Read a table that must have some columns of text, and some of finite numbers."""
+    with opened(path) as file, reading(path, "a tab-separated table", remedy=_REMEDY):
+        table = pd.read_csv(
+            file, sep="\t", keep_default_na=False, na_values={}, dtype=dict.fromkeys(texts, str)
+        )
+    missing = [name for name in (*texts, *numbers) if name not in table.columns]
     if missing:
-        raise InputError(f"{path}: expected columns {', '.join(columns)}; missing {missing}")
+        raise InputError(
+            f"{path}: expected columns {', '.join((*texts, *numbers))}; missing {missing}; "
+            f"{_REMEDY}"
+        )
+    wrong = [
+        name
+        for name in numbers
+        if table[name].dtype.kind not in "iuf" or not np.isfinite(table[name]).all()
+    ]
+    if wrong and len(table):
+        raise InputError(
+            f"{path}: expected finite numbers in {', '.join(wrong)}, found others; {_REMEDY}"
+        )
     return table
 
 
 def read_proteins(folder: Path) -> pd.DataFrame:
     """Read ``proteins.tsv``: one row a protein that the model predicts."""
     return _read_table(folder / "proteins.tsv", _PROTEIN_COLUMNS)
+
+
+def read_card(folder: Path) -> str:
+    """Read ``card.md``."""
+    path = folder / "card.md"
+    with opened(path) as file, reading(path, "text", remedy=_REMEDY):
+        return file.read().decode("utf-8")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -362,9 +413,9 @@ def read_summary(model: str | Path = "bundled") -> CheckpointSummary:
     return CheckpointSummary(
         folder=folder,
         info=read_info(folder),
-        genes=_read_table(folder / "genes.tsv", _GENE_COLUMNS),
+        genes=_read_table(folder / "genes.tsv", _GENE_NAMES, _GENE_FIGURES),
         proteins=read_proteins(folder),
-        card=(folder / "card.md").read_text("utf-8"),
+        card=read_card(folder),
     )
 
 
@@ -381,31 +432,22 @@ def load_checkpoint(model: str | Path = "bundled") -> Checkpoint:
     InputError
         If a file is missing or does not fit the others.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     summary = read_summary(model)
     folder, info = summary.folder, summary.info
     genes, proteins = summary.genes, summary.proteins
-    network = build_network(info.model, genes, proteins)
     weights_path = folder / "model.safetensors"
-    try:
-        weights = load_file(weights_path)
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{weights_path}: expected safetensors, found a damaged or foreign file ({error}); "
-            "install or train the checkpoint again"
-        ) from error
+    check_sizes(info.model, stated_shapes(weights_path), source=weights_path)
+    network = build_network(info.model, genes, proteins)
+    weights = read_weights(weights_path)
     # A network that was set up without memory takes the tensors of the file as they are.
     unfilled = any(parameter.is_meta for parameter in network.parameters())
     try:
-        network.load_state_dict(
-            {name: w.float() for name, w in weights.items()}, strict=True, assign=unfilled
-        )
+        network.load_state_dict(weights, strict=True, assign=unfilled)
     except RuntimeError as error:
         first = " ".join(str(error).split())[:300]
         raise InputError(
-            f"{weights_path}: weights do not fit config.json, genes.tsv and proteins.tsv ({first})"
+            f"{weights_path}: weights do not fit config.json, genes.tsv and proteins.tsv "
+            f"({first}); {_REMEDY}"
         ) from error
     network.eval()
     return Checkpoint(

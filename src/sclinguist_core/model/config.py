@@ -123,6 +123,10 @@ class TranslatorConfig:
         return dataclasses.asdict(self)
 
 
+_LARGEST = 2.0**53
+"""Beyond it whole numbers of JSON and YAML are no longer told apart."""
+
+
 def dataclass_from_dict(cls: type, values: dict[str, Any], *, source: str) -> Any:
     """Fill a dataclass from a mapping, strictly.
 
@@ -146,6 +150,8 @@ def _checked(key: str, value: Any, kind: Any) -> Any:
     """Refuse what is not of a field's kind; YAML takes ``1e-3`` for text, here it is a number."""
     if kind == "bool" and not isinstance(value, bool):
         raise ValueError(f"{key}: expected true or false, found {value!r}")
+    if kind == "str" and not isinstance(value, str):
+        raise ValueError(f"{key}: expected text, found {value!r}")
     if kind not in ("int", "float"):
         return value
     number = value
@@ -155,7 +161,9 @@ def _checked(key: str, value: Any, kind: Any) -> Any:
         except ValueError:
             number = math.nan
     whole = kind == "int"
-    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+    usable = isinstance(number, int | float) and not isinstance(number, bool)
+    # Compared, not converted: an int may be too long to become a float.
+    if not usable or not -_LARGEST < number < _LARGEST:
         raise ValueError(f"{key}: expected a {'whole ' * whole}number, found {value!r}")
     if whole and number != int(number):
         raise ValueError(f"{key}: expected a whole number, found {value!r}")

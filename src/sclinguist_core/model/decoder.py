@@ -10,7 +10,14 @@ from torch.nn import functional as F
 
 from sclinguist_core.data.levels import N_LEVELS
 from sclinguist_core.model.config import TranslatorConfig
-from sclinguist_core.model.layers import FeedForward, attention, merge_heads, split_heads
+from sclinguist_core.model.device import CPU_CACHED_QUERIES
+from sclinguist_core.model.layers import (
+    FeedForward,
+    attention,
+    in_cached_blocks,
+    merge_heads,
+    split_heads,
+)
 
 
 class ProteinDecoder(nn.Module):
@@ -44,7 +51,11 @@ class ProteinDecoder(nn.Module):
 
     def forward(self, query_PD: Tensor, latents_BLD: Tensor, trunk_BG: Tensor) -> Tensor:
         """Return the mean and the raw scale of each protein, shape (B, P, 2)."""
-        raw_BP2 = self.head(self._read(query_PD[None], latents_BLD))
+
+        def read(latents_BLD: Tensor) -> Tensor:
+            return self.head(self._read(query_PD[None], latents_BLD))
+
+        raw_BP2 = in_cached_blocks(read, CPU_CACHED_QUERIES // len(query_PD), latents_BLD)
         bilinear_BP = trunk_BG @ self.query_to_readout(query_PD).T / trunk_BG.shape[1] ** 0.5
         return raw_BP2 + F.pad(bilinear_BP[..., None], (0, 1))
 

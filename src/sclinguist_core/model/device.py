@@ -12,10 +12,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CPU_TOKENS = 24_576
-"""Tokens in a batch on a processor: its activations then stay in the cache."""
+CPU_TOKENS = 131_072
+"""Tokens in a batch on a processor: enough cells to keep the overhead of operations small."""
+CPU_GRADIENT_TOKENS = 24_576
+"""The same where gradients are wanted, which keep every step in memory."""
+CPU_CACHED_TOKENS = 8_192
+"""Tokens whose keys and values are made at a time on a processor: they then stay in its cache."""
+CPU_CACHED_QUERIES = 4_096
+"""Protein queries of cells that are answered at a time on a processor, for the same reason."""
 CUDA_TOKENS = 2_097_152
-CPU_BATCH = 256
+CPU_BATCH = 64
 CUDA_BATCH = 2_048
 
 

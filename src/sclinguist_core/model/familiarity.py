@@ -29,12 +29,13 @@ from scipy import sparse
 
 from sclinguist_core.errors import InputError
 from sclinguist_core.model.tensor_file import read_tensors
+from sclinguist_core.model.workers import Workers
 
 FILE = "familiarity.safetensors"
 MIN_READS = 20
 """Rows with fewer counted reads get no score (NaN)."""
 _STEPS = 10
-_CHUNK_ROWS = 256
+_BLOCK_ROWS = 64
 _TINY = 1e-12
 
 
@@ -103,9 +104,14 @@ def read_familiarity(folder: Path, n_genes: int) -> Familiarity | None:
         return None
     tensors = read_tensors(path)
     log_profiles, levels = tensors.get("log_profiles"), tensors.get("levels")
-    if log_profiles is None or levels is None or log_profiles.shape[1:] != (n_genes,):
+    if (
+        log_profiles is None
+        or levels is None
+        or log_profiles.shape[1:] != (n_genes,)
+        or not _usable(log_profiles, levels)
+    ):
         raise InputError(
-            f"{path}: expected log_profiles over {n_genes} genes and levels, found "
+            f"{path}: expected log_profiles over {n_genes} genes and finite levels, found "
             f"{ {name: tensor.shape for name, tensor in tensors.items()} }; install or train the "
             "checkpoint again"
         )
@@ -114,6 +120,15 @@ def read_familiarity(folder: Path, n_genes: int) -> Familiarity | None:
         profiles=profiles / profiles.sum(axis=1, keepdims=True),
         levels=np.maximum.accumulate(levels.astype(np.float64)),
     )
+
+
+def _usable(log_profiles: np.ndarray, levels: np.ndarray) -> bool:
+    """Whether profiles are logarithms of shares, some gene in each, and levels are numbers."""
+    if log_profiles.dtype.kind != "f" or not log_profiles.size or levels.shape < (2,):
+        return False
+    # NaN is not below 1; -inf stands for a share of 0.
+    shares = (log_profiles < 1).all() and np.isfinite(log_profiles.max(axis=1)).all()
+    return bool(shares and levels.ndim == 1 and np.isfinite(levels).all())
 
 
 def surprise(
@@ -142,22 +157,35 @@ def surprise(
 
 def _excess(panel: np.ndarray, reads: sparse.csr_matrix) -> np.ndarray:
     """Surprise of rows that all have reads, on profiles of just the measured genes."""
+    import torch
+
     genes_VK = np.ascontiguousarray(panel.T)
-    weights = np.empty((reads.shape[0], len(panel)), np.float32)
-    cross = np.empty(reads.shape[0])
+    n_rows = reads.shape[0]
+    blocks = [
+        slice(start, min(start + _BLOCK_ROWS, n_rows)) for start in range(0, n_rows, _BLOCK_ROWS)
+    ]
+    with Workers(min(torch.get_num_threads(), len(blocks))) as workers:
+        parts = workers.map(lambda rows: _excess_of_block(genes_VK, reads, rows), blocks)
+    return np.concatenate([np.zeros(0), *parts])
+
+
+def _excess_of_block(genes_VK: np.ndarray, reads: sparse.csr_matrix, rows: slice) -> np.ndarray:
+    bounds = reads.indptr[rows.start : rows.stop + 1]
+    weights_BK = np.empty((len(bounds) - 1, genes_VK.shape[1]), np.float32)
+    cross_B = np.empty(len(weights_BK))
     # Row by row: a row's profiles stay in the cache over all steps.
-    for row, (start, stop) in enumerate(pairwise(reads.indptr)):
+    for row, (start, stop) in enumerate(pairwise(bounds)):
         share_N = reads.data[start:stop] / reads.data[start:stop].sum()
         likelihood_NK = genes_VK[reads.indices[start:stop]]
-        w = np.full(len(panel), 1.0 / len(panel), np.float32)
+        w_K = np.full(len(weights_BK[row]), 1.0 / len(weights_BK[row]), np.float32)
         for _ in range(_STEPS):
-            w *= (share_N / np.maximum(likelihood_NK @ w, _TINY)) @ likelihood_NK
-            w /= w.sum()
-        weights[row] = w
-        cross[row] = -(share_N @ np.log(np.maximum(likelihood_NK @ w, _TINY)))
-    entropy = np.empty_like(cross)
-    for start in range(0, len(cross), _CHUNK_ROWS):
-        mixture = weights[start : start + _CHUNK_ROWS] @ panel
-        mixture *= np.log(np.maximum(mixture, _TINY))
-        entropy[start : start + _CHUNK_ROWS] = -mixture.sum(axis=1)
-    return cross - entropy
+            ratio_N = likelihood_NK @ w_K
+            np.maximum(ratio_N, _TINY, out=ratio_N)
+            np.divide(share_N, ratio_N, out=ratio_N)
+            w_K *= ratio_N @ likelihood_NK
+            w_K /= w_K.sum()
+        weights_BK[row] = w_K
+        cross_B[row] = -(share_N @ np.log(np.maximum(likelihood_NK @ w_K, _TINY)))
+    mixture_BV = weights_BK @ genes_VK.T
+    mixture_BV *= np.log(np.maximum(mixture_BV, _TINY))
+    return cross_B + mixture_BV.sum(axis=1)

@@ -6,6 +6,8 @@ D width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,8 +18,9 @@ def attention(
 ) -> Tensor:
     """Scaled dot-product attention, shape (B, H, Q, E).
 
-    `mask_B1QS` is True where a query may look. A query that may look nowhere returns zeros (SDPA
-    alone would return NaN): a cell without a single expressed gene is a cell, not an error.
+    `mask_B1QS` is True where a query may look; Q may be 1 for a mask that all queries share, which
+    is then not copied for each. A query that may look nowhere returns zeros (SDPA alone would
+    return NaN): a cell without a single expressed gene is a cell, not an error.
     """
     if mask_B1QS is None:
         return F.scaled_dot_product_attention(q_BHQE, k_BHSE, v_BHSE)
@@ -35,6 +38,28 @@ def attention_reference(
         logits = logits.masked_fill(~mask_B1QS, -torch.inf)
     weights = torch.nan_to_num(logits.softmax(dim=-1))
     return weights @ v_BHSE
+
+
+def in_cached_blocks(function: Callable[..., Tensor], n_rows: int, *tensors: Tensor) -> Tensor:
+    """Apply a function to blocks of rows on a processor, so that what it makes stays in the cache.
+
+    Where gradients are wanted everything is kept anyway, and elsewhere one call is faster: the
+    function is applied to all rows at once then.
+
+    Parameters
+    ----------
+    function
+        Of the blocks of `tensors`; each row of its result depends on that row alone.
+    n_rows
+        Rows of a block; at least one is taken.
+    tensors
+        Arguments with the same number of rows.
+    """
+    n_rows = max(n_rows, 1)
+    if torch.is_grad_enabled() or tensors[0].device.type != "cpu" or len(tensors[0]) <= n_rows:
+        return function(*tensors)
+    blocks = zip(*(tensor.split(n_rows) for tensor in tensors), strict=True)
+    return torch.cat([function(*block) for block in blocks])
 
 
 def split_heads(x_BSD: Tensor, n_heads: int) -> Tensor:

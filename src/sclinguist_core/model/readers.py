@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sclinguist_core.model.config import TranslatorConfig
-from sclinguist_core.model.layers import FeedForward, attention, merge_heads, split_heads
+from sclinguist_core.model.device import CPU_CACHED_TOKENS
+from sclinguist_core.model.layers import (
+    FeedForward,
+    attention,
+    in_cached_blocks,
+    merge_heads,
+    split_heads,
+)
 
 _VALUE_RANGE = (0.0, 6.0)  # log1p CP10k rarely exceeds it; soft bins span it
 _ABUNDANCE_RANGE = (-4.0, 4.0)  # standardised abundance
@@ -31,6 +38,12 @@ class ValueFeatures(nn.Module):
         """Shape (B, T) -> (B, T, F); each token's features sum to about one."""
         return F.relu(1.0 - (x_BT.clamp(*self.limits)[..., None] - self.centers).abs() / self.width)
 
+    def neighbours(self, x_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """Lower one of the two bins that are not 0, int64, and the share of the upper, (B, T)."""
+        place_BT = (x_BT.clamp(*self.limits) - self.limits[0]) / self.width
+        lower_BT = place_BT.long().clamp_(max=len(self.centers) - 2)
+        return lower_BT, place_BT - lower_BT
+
 
 class Reader(nn.Module):
     """Base of what latents read: attention to keys and values of tokens."""
@@ -41,12 +54,18 @@ class Reader(nn.Module):
     out: nn.Linear
     feed_forward: FeedForward
 
-    def _attend(self, latents_BLD: Tensor, key_value_BT2D: Tensor, seen_BT: Tensor) -> Tensor:
-        """Return updated latents (B, L, D); only tokens that are `seen` count."""
+    def _queries(self, latents_BLD: Tensor) -> Tensor:
+        """Return the queries of the latents, shape (B, H, L, E)."""
+        return split_heads(self.query(self.query_norm(latents_BLD)), self.n_heads)
+
+    def _read(self, q_BHLE: Tensor, key_value_BT2D: Tensor, seen_BT: Tensor) -> Tensor:
+        """Return what queries read, shape (B, H, L, E); only tokens that are `seen` count."""
         k, v = (split_heads(part, self.n_heads) for part in key_value_BT2D.chunk(2, dim=-1))
-        q = split_heads(self.query(self.query_norm(latents_BLD)), self.n_heads)
-        read = attention(q, k, v, seen_BT[:, None, None, :].expand(-1, -1, q.shape[2], -1))
-        return self.feed_forward(latents_BLD + self.out(merge_heads(read)))
+        return attention(q_BHLE, k, v, seen_BT[:, None, None, :])
+
+    def _update(self, latents_BLD: Tensor, read_BHLE: Tensor) -> Tensor:
+        """Return the latents after what they have read, shape (B, L, D)."""
+        return self.feed_forward(latents_BLD + self.out(merge_heads(read_BHLE)))
 
 
 class TokenReader(Reader):
@@ -65,21 +84,52 @@ class TokenReader(Reader):
         self.out = nn.Linear(config.width, config.width)
         self.feed_forward = FeedForward(config.width, dropout=config.dropout)
 
-    def gene_table(self, embedding_VG: Tensor) -> Tensor:
-        """Key and value of every gene, before its expression is known, shape (V, 2 D)."""
-        return self.gene_to_key_value(self.gene_norm(embedding_VG))
+    def table(self, embedding_VG: Tensor) -> Tensor:
+        """Key and value of every gene, before its expression is known, and of every value feature.
 
-    def forward(
-        self, latents_BLD: Tensor, table_V2D: Tensor, genes_BT: Tensor, x_BT: Tensor
-    ) -> Tensor:
+        Shape (V + F, 2 D).
+        """
+        genes_V2D = self.gene_to_key_value(self.gene_norm(embedding_VG))
+        return torch.cat([genes_V2D, self.value_to_key_value.weight.T])
+
+    def forward(self, latents_BLD: Tensor, table: Tensor, genes_BT: Tensor, x_BT: Tensor) -> Tensor:
         """Return updated latents (B, L, D); tokens with a negative gene index are padding."""
-        seen_BT = genes_BT >= 0
+
+        def read(q_BHLE: Tensor, genes_BT: Tensor, x_BT: Tensor) -> Tensor:
+            return self._read(q_BHLE, self.tokens(table, genes_BT, x_BT), genes_BT >= 0)
+
+        n_rows = CPU_CACHED_TOKENS // x_BT.shape[1]
+        q_BHLE = self._queries(latents_BLD)
+        return self._update(latents_BLD, in_cached_blocks(read, n_rows, q_BHLE, genes_BT, x_BT))
+
+    def tokens(self, table: Tensor, genes_BT: Tensor, x_BT: Tensor) -> Tensor:
+        """Key and value of each token, shape (B, T, 2 D)."""
+        if not torch.is_grad_enabled() and len(self.features.centers) > 1:
+            return self._tokens_at_once(table, genes_BT, x_BT)
         features_BTF = self.features(x_BT)
-        gene_BT2D = F.embedding(genes_BT.clamp(min=0), table_V2D)
-        token_BT2D = gene_BT2D * (1.0 + self.value_gain(features_BTF)) + self.value_to_key_value(
-            features_BTF
+        gene_BT2D = F.embedding(genes_BT.clamp(min=0), table)
+        gain_BT1 = 1.0 + self.value_gain(features_BTF)
+        return gene_BT2D * gain_BT1 + self.value_to_key_value(features_BTF)
+
+    def _tokens_at_once(self, table: Tensor, genes_BT: Tensor, x_BT: Tensor) -> Tensor:
+        """Return the same in one pass over memory, which is what it costs; slow to differentiate.
+
+        A token is a weighted sum of three rows of the table: its gene, and the two features of its
+        value that are not 0.
+        """
+        n_features = len(self.features.centers)
+        lower_BT, share_BT = self.features.neighbours(x_BT)
+        gain_F = 1.0 + self.value_gain.weight[0] + self.value_gain.bias
+        rise_F2 = torch.stack([gain_F[:-1], gain_F.diff()], dim=1)
+        gain_BT, rise_BT = F.embedding(lower_BT, rise_F2).unbind(dim=-1)
+        gain_BT = torch.addcmul(gain_BT, rise_BT, share_BT)
+        lower_BT = lower_BT + (len(table) - n_features)
+        rows = torch.stack([genes_BT.clamp(min=0), lower_BT, lower_BT + 1], dim=-1)
+        weights = torch.stack([gain_BT, 1.0 - share_BT, share_BT], dim=-1)
+        token_N2D = F.embedding_bag(
+            rows.view(-1, 3), table, per_sample_weights=weights.view(-1, 3), mode="sum"
         )
-        return self._attend(latents_BLD, token_BT2D, seen_BT)
+        return token_N2D.view(*genes_BT.shape, -1)
 
 
 class ProteinReader(Reader):
@@ -123,4 +173,5 @@ class ProteinReader(Reader):
             features_BTF
         )
         key_value_BT2D = self.protein_to_key_value(self.token_norm(token_BTD))
-        return self._attend(latents_BLD, key_value_BT2D, seen_BT)
+        read = self._read(self._queries(latents_BLD), key_value_BT2D, seen_BT)
+        return self._update(latents_BLD, read)

@@ -73,6 +73,8 @@ class SctConfig:
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}")
+        if self.n_halvings > 30:
+            raise ValueError(f"n_halvings: expected at most 30, found {self.n_halvings}")
         if self.stem_taps % 2 == 0:
             raise ValueError(f"stem_taps: expected an odd number, found {self.stem_taps}")
         if self.n_genes % self.genes_per_token:

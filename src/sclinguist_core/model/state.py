@@ -82,16 +82,21 @@ class CellState(nn.Module):
                 index_BT, self.loadings.float(), per_sample_weights=z_BT.float(), mode="sum"
             )
 
-    def share(self, gram: Tensor) -> Tensor:
+    def told(self) -> Tensor:
+        """Return what all genes tell: the sum of squared loadings, float32, shape ()."""
+        return self.loadings.float().square().sum().clamp(min=1e-12)
+
+    def share(self, gram: Tensor, told: Tensor) -> Tensor:
         """Share of what all genes tell that the measured ones do, 0 to 1, shape () or (B,).
 
         Parameters
         ----------
         gram
             `gram` of the measured genes, (R, R) for all cells or (B, R, R).
+        told
+            `told` of this state.
         """
-        told = gram.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
-        return (told / self.loadings.float().square().sum().clamp(min=1e-12)).clamp(0.0, 1.0)
+        return (gram.diagonal(dim1=-2, dim2=-1).sum(dim=-1) / told).clamp(0.0, 1.0)
 
     def solve(self, read_BR: Tensor, gram: Tensor, prior: Tensor) -> Tensor:
         """State of each cell, shape (B, R).

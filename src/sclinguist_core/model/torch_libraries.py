@@ -13,6 +13,7 @@ import importlib.util
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,15 @@ def import_torch_quietly() -> None:
 
         # Modules live as long as the process: collections need not look through them.
         gc.freeze()
+
+
+def load_ahead() -> None:
+    """Bring PyTorch's shared libraries into memory beside other work, such as reading a file.
+
+    Returns at once; what is still missing when PyTorch is imported is waited for by the import.
+    """
+    if "torch" not in sys.modules:
+        threading.Thread(target=_load_ahead, name="load torch", daemon=True).start()
 
 
 def _load_ahead() -> None:

@@ -90,21 +90,30 @@ class Tables:
 
     Attributes
     ----------
-    gene_key_value
-        Key and value of every gene, shape (V, 2 D).
-    zero
-        Standardised value of an unexpressed gene, shape (V,).
+    token
+        Key and value of every gene, and of every value feature, shape (V + F, 2 D).
+    scale
+        What standardises a gene's expression, shape (V, 4): factor, offset, the standardised
+        value of an unexpressed gene, and the gene's weight in the linear read.
     query
         Query of every protein, shape (P, D).
     imputed
         Weight of the state's components in the mean expression of each protein's genes, shape
         (P, R); R is 0 without a state.
+    told
+        What all genes tell of the state (`CellState.told`), shape ().
     """
 
-    gene_key_value: Tensor
-    zero: Tensor
+    token: Tensor
+    scale: Tensor
     query: Tensor
     imputed: Tensor
+    told: Tensor
+
+    @property
+    def zero(self) -> Tensor:
+        """Standardised value of an unexpressed gene, shape (V,)."""
+        return self.scale[:, 2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,16 +285,18 @@ class Translator(nn.Module):
     def tables(self) -> Tables:
         """Compute what all cells share; recompute it after the weights have changed."""
         genes_PG = torch.sparse.mm(self.protein_genes, self.reader.gene_norm(self.gene_embedding))
-        clip = self.config.clip
+        offset_V = -self.gene_mean / self.gene_std
+        zero_V = offset_V.clamp(-self.config.clip, self.config.clip)
         return Tables(
-            gene_key_value=self.reader.gene_table(self.gene_embedding),
-            zero=(-self.gene_mean / self.gene_std).clamp(-clip, clip),
+            token=self.reader.table(self.gene_embedding),
+            scale=torch.stack([1.0 / self.gene_std, offset_V, zero_V, self.gene_weight], dim=1),
             query=self.protein_embedding + self.decoder.gene_to_query(genes_PG),
             imputed=(
                 self.protein_embedding.new_zeros(self.n_proteins, 0)
                 if self.state is None
                 else self.protein_coding @ self.state.loadings[self.coding_genes]
             ),
+            told=offset_V.new_zeros(()) if self.state is None else self.state.told(),
         )
 
     def panels(self, measured_KV: Tensor, tables: Tables) -> Panels:
@@ -333,6 +344,18 @@ class Translator(nn.Module):
             gram = gram - self.state.gram_of(genes_BQ)
         return Panels(panel.read - read_BG, coding_BC[:, :-1], own_BF, state_BR, gram)
 
+    def standardise(self, genes_BT: Tensor, x_BT: Tensor, tables: Tables) -> tuple[Tensor, Tensor]:
+        """Standardised expression above that of an unexpressed gene, and the genes' weights.
+
+        Both of shape (B, T); expression is 0 where padded.
+        """
+        factor_BT, offset_BT, zero_BT, weight_BT = F.embedding(
+            genes_BT.clamp(min=0), tables.scale
+        ).unbind(dim=-1)
+        z_BT = torch.addcmul(offset_BT, x_BT, factor_BT)
+        z_BT = z_BT.clamp(-self.config.clip, self.config.clip) - zero_BT
+        return z_BT.masked_fill(genes_BT < 0, 0.0), weight_BT
+
     def linear_read(
         self, genes_BT: Tensor, x_BT: Tensor, panel: Panels, tables: Tables
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -343,21 +366,16 @@ class Translator(nn.Module):
         () or (B,), which is 1 in training.
         """
         index_BT = genes_BT.clamp(min=0)
-        z_BT = (x_BT - self.gene_mean[index_BT]) / self.gene_std[index_BT]
-        z_BT = z_BT.clamp(-self.config.clip, self.config.clip) - tables.zero[index_BT]
-        z_BT = z_BT.masked_fill(genes_BT < 0, 0.0)
+        z_BT, weight_BT = self.standardise(genes_BT, x_BT, tables)
         read_BG = F.embedding_bag(
-            index_BT,
-            self.gene_embedding,
-            per_sample_weights=z_BT * self.gene_weight[index_BT],
-            mode="sum",
+            index_BT, self.gene_embedding, per_sample_weights=z_BT * weight_BT, mode="sum"
         )
         coding_BC = F.pad(panel.coding, (0, 1)).scatter_add(1, self.coding_column[index_BT], z_BT)
         state_BR = panel.state
         share = read_BG.new_ones(())
         if self.state is not None:
             if not self.training:
-                share = self.state.share(panel.gram)
+                share = self.state.share(panel.gram, tables.told)
             told_BR = panel.state + self.state.read(index_BT, z_BT)
             state_BR = self.state.solve(told_BR, panel.gram, 1.0 - share)
         return read_BG + panel.read, coding_BC[:, :-1], state_BR, share
@@ -456,7 +474,7 @@ class Translator(nn.Module):
         read_BG, coding_BC, state_BR, share = self.linear_read(genes_BT, x_BT, panel, tables)
         trunk_BG, latents_BLD = self._begin(read_BG)
         token_genes, token_x = (genes_BT, x_BT) if attended is None else attended
-        latents_BLD = self.reader(latents_BLD, tables.gene_key_value, token_genes, token_x)
+        latents_BLD = self.reader(latents_BLD, tables.token, token_genes, token_x)
         for layer in self.layers:
             latents_BLD = layer(latents_BLD)
         return Reading(trunk_BG, latents_BLD, coding_BC, state_BR, share)

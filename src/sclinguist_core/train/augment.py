@@ -126,6 +126,7 @@ def draw_batch(
     n_rows: int,
     augmentation: Augmentation,
     rng: np.random.Generator,
+    rows: np.ndarray | None = None,
 ) -> TrainingBatch:
     """Draw rows of one data set, augmented.
 
@@ -141,9 +142,11 @@ def draw_batch(
         How to vary.
     rng
         The only source of randomness.
+    rows
+        Cells that are drawn where rows are single cells, in place of any; spots are made of any.
     """
     rna = dataset.rna
-    n_rows = min(n_rows, dataset.n_obs)
+    n_rows = min(n_rows, dataset.n_obs) if rows is None else len(rows)
     # Cells of different measurement patterns cannot be summed: draw one pattern a batch.
     pattern = int(rng.choice(rna.pattern))
     pool = np.flatnonzero(rna.pattern == pattern)
@@ -151,7 +154,7 @@ def draw_batch(
     if is_spots:
         mix = pseudo_spots(pool, dataset.groups, n_rows, augmentation.spot_cells, rng)
     else:
-        mix = single_cells(pool, n_rows, rna.n_obs, rng)
+        mix = single_cells(pool if rows is None else rows, n_rows, rna.n_obs, rng)
     counts = sparse.csr_matrix(mix @ rna.counts)
     # The antibodies of a spot are counted together: its target is the CLR of the sum.
     antibodies = mix @ dataset.antibodies

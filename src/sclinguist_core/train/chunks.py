@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from torch import Tensor
 from sclinguist_core.train.augment import Augmentation, TrainingBatch, draw_batch
 from sclinguist_core.train.corpus import PairedDataset
 from sclinguist_core.train.fit import FitConfig
+from sclinguist_core.train.stream import Stream, StreamPlan
+from sclinguist_core.train.streamed_pairs import StreamedPairs
 
 _SETS, _ROWS, _DROPOUT = 0, 1, 2  # what a stream of random numbers is for
 
@@ -93,15 +96,64 @@ def drawn_set(sizes: Sequence[int], config: FitConfig, step: int, number: int) -
 
     The chunks of a step come from different sets as long as there are enough of them.
     """
+    return int(drawn_sets(sizes, config, step)[number])
+
+
+def drawn_sets(sizes: Sequence[int], config: FitConfig, step: int) -> np.ndarray:
+    """Pick the data sets of all chunks of a step; see `drawn_set`."""
     probability = np.array(sizes, np.float64) ** config.balance
     rng = generator(config.seed, step, 0, _SETS)
-    chosen = rng.choice(
+    return rng.choice(
         len(sizes),
         config.sets_per_step,
         replace=config.sets_per_step > len(sizes),
         p=probability / probability.sum(),
     )
-    return int(chosen[number])
+
+
+class Draws:
+    """How often each data set was drawn before a chunk.
+
+    Streams are read in order: which of their batches a chunk is follows from the chunks before it,
+    and these from the seed. Asked for steps in order, it only counts on.
+
+    Parameters
+    ----------
+    sizes
+        Cells of each data set.
+    config
+        Balance of data sets, seed, chunks of a step.
+    """
+
+    def __init__(self, sizes: Sequence[int], config: FitConfig) -> None:
+        self._sizes = sizes
+        self._config = config
+        self._begin()
+
+    def _begin(self) -> None:
+        self._step = 0
+        self._counts = np.zeros((self._config.sets_per_step, len(self._sizes)), np.int64)
+
+    def before(self, step: int, number: int, n_lanes: int) -> int:
+        """Count the chunks of the same data set before a chunk, in its lane.
+
+        Parameters
+        ----------
+        step, number
+            Which chunk.
+        n_lanes
+            Lanes of its data set: chunk k of a step reads lane ``k % n_lanes``.
+        """
+        if step < self._step:
+            self._begin()
+        numbers = np.arange(self._config.sets_per_step)
+        while self._step < step:
+            self._counts[numbers, drawn_sets(self._sizes, self._config, self._step)] += 1
+            self._step += 1
+        drawn = drawn_sets(self._sizes, self._config, step)
+        lane = numbers % n_lanes == number % n_lanes
+        in_this_step = lane[:number] & (drawn[:number] == drawn[number])
+        return int(self._counts[lane, drawn[number]].sum() + in_this_step.sum())
 
 
 class StepChunks:
@@ -144,6 +196,7 @@ class ByConfig:
     """Base of sources whose steps are as large as their `config` says."""
 
     config: FitConfig
+    datasets: Sequence[Any]
 
     @property
     def n_chunks(self) -> int:
@@ -154,6 +207,27 @@ class ByConfig:
     def batch_size(self) -> int:
         """Rows of a chunk."""
         return self.config.batch_size
+
+    @cached_property
+    def _draws(self) -> Draws:
+        return Draws([dataset.n_obs for dataset in self.datasets], self.config)
+
+    @cached_property
+    def _plan(self) -> StreamPlan:
+        return StreamPlan.of(self.config, sum(isinstance(d, Stream) for d in self.datasets))
+
+    def drawn(self, step: int, number: int) -> tuple[Any, np.ndarray | None]:
+        """Tell a chunk's data set, and which of its cells it holds; None leaves these to be drawn.
+
+        Of a stream it is that part of the data set which is in memory.
+        """
+        chosen = drawn_set([d.n_obs for d in self.datasets], self.config, step, number)
+        dataset = self.datasets[chosen]
+        if not isinstance(dataset, Stream):
+            return dataset, None
+        order = dataset.order(self._plan, (self.config.seed, chosen))
+        earlier = self._draws.before(step, number, order.n_lanes)
+        return dataset.batch(order, number % order.n_lanes, earlier)
 
 
 @dataclass(frozen=True)
@@ -170,15 +244,14 @@ class PairedChunks(ByConfig):
         How.
     """
 
-    datasets: Sequence[PairedDataset]
+    datasets: Sequence[PairedDataset | StreamedPairs]
     gene_share: np.ndarray
     config: FitConfig
     augmentation: Augmentation
 
     def chunk(self, step: int, number: int) -> Chunk:
         """Draw one chunk."""
-        sizes = [dataset.n_obs for dataset in self.datasets]
-        dataset = self.datasets[drawn_set(sizes, self.config, step, number)]
+        dataset, rows = self.drawn(step, number)
         seed = self.config.seed
         batch = draw_batch(
             dataset,
@@ -186,6 +259,7 @@ class PairedChunks(ByConfig):
             self.config.batch_size,
             self.augmentation,
             generator(seed, step, number),
+            rows,
         )
         return paired_chunk(batch, dropout_seed(seed, step, number))
 

@@ -21,6 +21,7 @@ from sclinguist_core.data.align import AlignedRna
 from sclinguist_core.model.state import RIDGE
 from sclinguist_core.model.translator import Translator
 from sclinguist_core.train.corpus import PairedDataset
+from sclinguist_core.train.stream import StreamedRna
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class _Cells:
 
 def fit_components(
     model: Translator,
-    rna: Sequence[AlignedRna],
+    rna: Sequence[AlignedRna | StreamedRna],
     gene_share: np.ndarray,
     paired: Sequence[PairedDataset] = (),
 ) -> None:
@@ -105,7 +106,9 @@ class _Scaling:
         self.std = model.gene_std.numpy()
         self.zero = np.clip(-self.mean / self.std, -self.clip, self.clip)
 
-    def split(self, rna: AlignedRna, max_cells: int | None = None) -> Iterator[_Cells]:
+    def split(
+        self, rna: AlignedRna | StreamedRna, max_cells: int | None = None
+    ) -> Iterator[_Cells]:
         """Give out the cells of each measurement pattern, at most `max_cells` of each."""
         rng = np.random.default_rng(0)
         for pattern in np.unique(rna.pattern):
@@ -114,7 +117,7 @@ class _Scaling:
                 rows = np.sort(rng.choice(rows, max_cells, replace=False))
             yield self.cells(rna, rows)
 
-    def cells(self, rna: AlignedRna, rows: np.ndarray) -> _Cells:
+    def cells(self, rna: AlignedRna | StreamedRna, rows: np.ndarray) -> _Cells:
         """Standardise cells of one measurement pattern."""
         x = rna.take(rows).expression(self.share, self.normalization)
         genes = x.indices

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from sclinguist_core.data.align import AlignedRna, align_genes
-from sclinguist_core.data.gene_statistics import GeneStatistics, gene_statistics
-from sclinguist_core.data.gene_statistics import gene_universe as _gene_universe
+from sclinguist_core.data.gene_statistics import GeneStatistics, gene_statistics, universe_of
 from sclinguist_core.data.preprocess import protein_clr
 from sclinguist_core.data.section import Section
+from sclinguist_core.data.store.reader import StoredCells
 from sclinguist_core.errors import InputError
 from sclinguist_core.train.mixing import pseudo_spots
 from sclinguist_core.vocabulary.proteins import list_proteins
+
+if TYPE_CHECKING:
+    from sklearn.cluster import MiniBatchKMeans
 
 N_CELL_GROUPS = 12
 SPOT_CELLS = (2, 15)
@@ -117,16 +121,29 @@ class PairedDataset:
         return standard(protein_clr(antibodies)[:, :n_known])
 
 
-def gene_universe(sections: Sequence[Section]) -> pd.DataFrame:
+def gene_universe(sections: Sequence[Section | StoredCells]) -> pd.DataFrame:
     """Genes that the sections express; see `sclinguist_core.data.gene_statistics.gene_universe`."""
-    return _gene_universe([section.rna() for section in sections])
+    return universe_of(map(_expressing_cells, sections))
 
 
-def protein_universe(sections: Sequence[Section]) -> pd.DataFrame:
+def _expressing_cells(
+    section: Section | StoredCells,
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """Names, ids and expressing cells of each gene."""
+    if isinstance(section, StoredCells):
+        return section.names, section.ids, section.n_cells
+    rna = section.rna()
+    return rna.names, rna.ids, np.bincount(rna.counts.indices, minlength=rna.counts.shape[1])
+
+
+def protein_universe(sections: Sequence[Section | StoredCells]) -> pd.DataFrame:
     """Proteins that the sections measure: columns ``name``, ``genes``, ``kind``; sorted by name."""
     names: set[str] = set()
     for section in sections:
-        panel = section.table.uns["protein_panel"]
+        if isinstance(section, StoredCells):
+            panel = section.panel
+        else:
+            panel = section.table.uns["protein_panel"]
         names |= set(panel.loc[panel["status"] == "resolved", "canonical"])
     known = list_proteins()
     found = known.loc[sorted(names)]
@@ -151,23 +168,11 @@ def paired_dataset(
             f"{'no RNA' if not section.has_rna else 'no measured protein'}"
         )
     counts: pd.DataFrame = section.table.obsm["protein"]
-    panel: pd.DataFrame = section.table.uns["protein_panel"]
-    position = {name: i for i, name in enumerate(proteins)}
-    columns = [
-        (antibody, position[row.canonical])
-        for antibody, row in zip(panel.index, panel.itertuples(), strict=True)
-        if row.status == "resolved" and row.canonical in position
-    ]
-    if len(columns) < 2:
-        raise InputError(
-            f"{section.name}: expected at least two known antibodies, found {len(columns)}; "
-            "see `sclinguist proteins resolve`"
-        )
-    known = [antibody for antibody, _ in columns]
-    others = [name for name in panel.index[~panel["isotype"].to_numpy(bool)] if name not in known]
-    values = np.asarray(counts[known + others], np.float32)
+    antibodies = known_antibodies(section.table.uns["protein_panel"], proteins, section.name)
+    known = antibodies.known
+    values = np.asarray(counts[antibodies.columns], np.float32)
     clr = protein_clr(values)[:, : len(known)]
-    groups = _cell_groups(np.nan_to_num(clr))
+    groups = fit_cell_groups(clr).labels_.astype(np.int64)
     rng = np.random.default_rng(0)
     mix = pseudo_spots(np.arange(len(values)), groups, N_REFERENCE_SPOTS, SPOT_CELLS, rng)
     spots = mix @ values
@@ -176,7 +181,7 @@ def paired_dataset(
         name=section.name,
         rna=align_genes(section.rna(), genes, source=section.name),
         antibodies=values,
-        protein=np.array([index for _, index in columns], np.int64),
+        protein=antibodies.protein,
         clr=Standard.of(clr),
         log1p=Standard.of(np.log1p(values[:, :n_known])),
         spot_clr=Standard.of(protein_clr(spots)[:, :n_known]),
@@ -185,9 +190,58 @@ def paired_dataset(
     )
 
 
-def _cell_groups(clr: np.ndarray) -> np.ndarray:
-    """Cluster cells by their surface protein (k-means), int64, shape (n,)."""
+@dataclass(frozen=True, slots=True)
+class KnownAntibodies:
+    """Antibodies of a data set, as `PairedDataset` has them.
+
+    Attributes
+    ----------
+    known, others
+        Those that map to a protein of the model, and those that only take part in the CLR.
+    protein
+        The model's protein of each known one, int64, shape (A,).
+    """
+
+    known: list[str]
+    others: list[str]
+    protein: np.ndarray
+
+    @property
+    def columns(self) -> list[str]:
+        """All of them, in order."""
+        return self.known + self.others
+
+
+def known_antibodies(panel: pd.DataFrame, proteins: Sequence[str], source: str) -> KnownAntibodies:
+    """Tell which antibodies of a panel map to the model's proteins.
+
+    Raises
+    ------
+    InputError
+        If fewer than two do.
+    """
+    position = {name: i for i, name in enumerate(proteins)}
+    columns = [
+        (antibody, position[row.canonical])
+        for antibody, row in zip(panel.index, panel.itertuples(), strict=True)
+        if row.status == "resolved" and row.canonical in position
+    ]
+    if len(columns) < 2:
+        raise InputError(
+            f"{source}: expected at least two known antibodies, found {len(columns)}; "
+            "see `sclinguist proteins resolve`"
+        )
+    known = [antibody for antibody, _ in columns]
+    return KnownAntibodies(
+        known=known,
+        others=[n for n in panel.index[~panel["isotype"].to_numpy(bool)] if n not in known],
+        protein=np.array([index for _, index in columns], np.int64),
+    )
+
+
+def fit_cell_groups(clr: np.ndarray) -> MiniBatchKMeans:
+    """Cluster cells by their surface protein (k-means); `clr` has shape (n, A)."""
     from sklearn.cluster import MiniBatchKMeans
 
     n_groups = max(1, min(N_CELL_GROUPS, len(clr) // 20))
-    return MiniBatchKMeans(n_groups, n_init=3, random_state=0).fit_predict(clr).astype(np.int64)
+    return MiniBatchKMeans(n_groups, n_init=3, random_state=0).fit(np.nan_to_num(clr))

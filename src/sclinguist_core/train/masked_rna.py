@@ -26,10 +26,11 @@ from sclinguist_core.data.levels import expression_levels
 from sclinguist_core.data.preprocess import log1p_cp10k
 from sclinguist_core.model.translator import Tables, Translator
 from sclinguist_core.train.augment import Augmentation, thin
-from sclinguist_core.train.chunks import ByConfig, Chunk, drawn_set, dropout_seed, generator
+from sclinguist_core.train.chunks import ByConfig, Chunk, dropout_seed, generator
 from sclinguist_core.train.fit import FitConfig
 from sclinguist_core.train.masking import Masking
 from sclinguist_core.train.objectives import Objective, level_error_sum, robust_error_sum
+from sclinguist_core.train.stream import StreamedRna
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,7 +157,7 @@ class RnaChunks(ByConfig):
         How. Pseudo-spots are not drawn: without proteins there are no cell groups to mix.
     """
 
-    datasets: Sequence[AlignedRna]
+    datasets: Sequence[AlignedRna | StreamedRna]
     gene_share: np.ndarray
     config: FitConfig
     augmentation: Augmentation
@@ -164,9 +165,9 @@ class RnaChunks(ByConfig):
 
     def chunk(self, step: int, number: int) -> Chunk:
         """Draw one chunk."""
-        rna = self.datasets[drawn_set([d.n_obs for d in self.datasets], self.config, step, number)]
+        rna, rows = self.drawn(step, number)
         rng = generator(self.config.seed, step, number)
-        masked = self._draw(rna, rng)
+        masked = self._draw(rna, rows, rng)
         genes, values = pad_rows(masked.expression)
         seen = chosen_columns(genes >= 0, self.augmentation.max_tokens, rng)
         asked = chosen_columns(masked.hidden >= 0, self.masking.max_genes, rng)
@@ -189,10 +190,12 @@ class RnaChunks(ByConfig):
             seed=dropout_seed(self.config.seed, step, number),
         )
 
-    def _draw(self, rna: AlignedRna, rng: np.random.Generator) -> MaskedRna:
+    def _draw(
+        self, rna: AlignedRna, rows: np.ndarray | None, rng: np.random.Generator
+    ) -> MaskedRna:
         pattern = int(rng.choice(rna.pattern))
-        pool = np.flatnonzero(rna.pattern == pattern)
-        n_rows = min(self.config.batch_size, rna.n_obs)
+        pool = np.flatnonzero(rna.pattern == pattern) if rows is None else rows
+        n_rows = min(self.config.batch_size, rna.n_obs) if rows is None else len(rows)
         counts = rna.counts[rng.choice(pool, n_rows, replace=n_rows > len(pool))]
         vary = self.augmentation
         measured = rna.measured[pattern].copy()

@@ -20,7 +20,7 @@ from sclinguist_core.train.handover import ROLES
 from sclinguist_core.train.masking import Masking
 from sclinguist_core.train.options import TrainerConfig
 from sclinguist_core.train.run_folder import plain
-from sclinguist_core.train.sources import DataEntry, expand_path, read_entry
+from sclinguist_core.train.sources import DataEntry, expand_path, expand_store, read_entry
 
 _SECTIONS = {
     "model": TranslatorConfig,
@@ -140,7 +140,7 @@ def read_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         values = yaml.safe_load(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such recipe, expected a YAML file.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{path}: expected YAML, found: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected keys and values, found {type(values).__name__}.")
@@ -153,7 +153,8 @@ def read_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         listed = values.get(key) or []
         if not isinstance(listed, list):
             raise InputError(f"{path}: {key}: expected a list of paths, found {listed!r}.")
-        values[key] = tuple(read_entry(entry, path, key) for entry in listed)
+        entries = (read_entry(entry, path, key) for entry in listed)
+        values[key] = tuple(one for entry in entries for one in expand_store(entry))
     values["hold_out"] = _names(values.get("hold_out") or [], path)
     values["init"] = _init(values.get("init") or {}, path)
     return _build(values, str(path))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -88,7 +89,7 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path}: is a file, expected a folder; choose another name.")
-        if self.path.exists() and any(self.path.iterdir()):
+        if self.path.exists() and not self._is_unused():
             if not self.recipe_path.is_file():
                 raise InputError(
                     f"{self.path}: is not empty and holds no run, expected a new folder or an "
@@ -101,30 +102,51 @@ class RunFolder:
                 )
             self._check_same(recipe, record)
         self.state_path.parent.mkdir(parents=True, exist_ok=True)
-        # An interrupt while the state was written leaves its temporary file behind.
-        for stray in self.state_path.parent.glob(f".{self.state_path.name}.*"):
-            stray.unlink()
         self._write(self.path / "run.json", json.dumps(record, indent=2) + "\n")
         self._write(self.recipe_path, recipe)
+
+    def _is_unused(self) -> bool:
+        """Whether the folder is empty, but for what a kill in the middle of `create` leaves."""
+        ours = {self.state_path.parent.name, "run.json"}
+        parts = (".run.json.", f".{self.recipe_path.name}.")
+        for path in self.path.iterdir():
+            if path.name not in ours and not path.name.startswith(parts):
+                return False
+        if self.state_path.parent.is_dir() and any(self.state_path.parent.iterdir()):
+            return False
+        return not (self.path / "run.json").exists() or self._record() is not None
+
+    def _record(self) -> dict[str, Any] | None:
+        """Read ``run.json``; None if there is none, or another program's."""
+        try:
+            record = json.loads((self.path / "run.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+        return record if isinstance(record, dict) and "stage" in record else None
 
     def _check_same(self, recipe: str, record: Mapping[str, Any]) -> None:
         import yaml
 
-        try:
-            earlier = dict(json.loads((self.path / "run.json").read_text("utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+        earlier = self._record()
+        if earlier is None:
             raise InputError(
                 f"{self.path / 'run.json'}: expected the record of the run in this folder, found "
-                f"none ({error}); choose another name."
-            ) from error
+                "none that can be read; choose another name."
+            )
         if earlier.get("stage") != record.get("stage"):
             raise InputError(
                 f"{self.path}: holds a run of {earlier.get('stage')}, expected one of "
                 f"{record.get('stage')}; choose another name."
             )
-        before, now = (
-            yaml.safe_load(text) for text in (self.recipe_path.read_text("utf-8"), recipe)
-        )
+        now = yaml.safe_load(recipe)
+        try:
+            before = yaml.safe_load(self.recipe_path.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise InputError(
+                f"{self.recipe_path}: expected the recipe of the run in this folder, found "
+                f"something else ({' '.join(str(error).split())}); choose another name."
+            ) from error
+        before = before if isinstance(before, dict) else {}
         differing = sorted(
             key for key in {*before, *now} - {"trainer"} if before.get(key) != now.get(key)
         )
@@ -166,6 +188,9 @@ class RunFolder:
                 continue
             with path.open(encoding="utf-8", newline="") as file:
                 header, *rows = list(csv.reader(file)) or [[]]
+            if not header:
+                path.unlink()  # killed between making it and writing to it
+                continue
             # A row that was cut short by an interrupt belongs to a step that will come again.
             kept = [row for row in rows if len(row) == len(header) and int(row[0]) <= step]
             with (
@@ -214,12 +239,14 @@ class RunFolder:
 def _append(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     if not rows:
         return
-    is_new = not path.is_file()
-    with path.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if is_new:
-            writer.writerow(rows[0])
-        writer.writerows(row.values() for row in rows)
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    if not path.is_file():
+        writer.writerow(rows[0])
+    writer.writerows(row.values() for row in rows)
+    # In one go, header included, so that a kill leaves a line or none.
+    with path.open("ab") as file:
+        file.write(lines.getvalue().encode())
 
 
 def is_first_process() -> bool:

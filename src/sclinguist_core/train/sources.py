@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sclinguist_core.data.section import Section
+from sclinguist_core.data.store.index import data_sets, is_store, read_record
+from sclinguist_core.data.store.reader import StoredCells
 from sclinguist_core.errors import InputError
 from sclinguist_core.model.config import dataclass_from_dict
 
@@ -29,8 +31,8 @@ class DataEntry:
     Attributes
     ----------
     path
-        Anything that `open_section` opens; for antibody counts alone also CSV or TSV, gzipped or
-        not.
+        Anything that `open_section` opens, or a data set of a store; for antibody counts alone
+        also CSV or TSV, gzipped or not.
     name
         Name of the data set; by default that of the file.
     layer
@@ -91,7 +93,9 @@ class DataEntry:
         if isinstance(self.same_cells_as, Mapping):
             gone = tuple(b for b, name in self.same_cells_as.items() if name in hold_out)
             return self.name in hold_out, gone
-        return bool({self.name, *self.same_cells_as} & set(hold_out)), ()
+        # A source that was split in a store: its name stands for all parts.
+        names = {self.name, self.name.partition("/")[0], *self.same_cells_as}
+        return bool(names & set(hold_out)), ()
 
     def to_plain(self) -> str | dict[str, Any]:
         """Say what a recipe says: the path alone, or a mapping of what differs from the default."""
@@ -134,6 +138,39 @@ def read_entry(value: Any, recipe: Path, key: str) -> DataEntry:
     return entry
 
 
+def expand_store(entry: DataEntry) -> list[DataEntry]:
+    """Let a store stand for its data sets, one entry each; any other entry stays as it is.
+
+    Raises
+    ------
+    InputError
+        If the store is empty or damaged, or one name is given to several data sets.
+    """
+    path = Path(entry.path)
+    record = read_record(path)
+    if record is not None:
+        found = [(path, record)]
+    elif is_store(path):
+        found = data_sets(path)
+    else:
+        return [entry]
+    if not found:
+        raise InputError(
+            f"'{path}' is a store without data sets, expected one at least: add some with "
+            "`sclinguist store build`."
+        )
+    is_named = entry.name != _stem(entry.path)
+    if is_named and len(found) > 1:
+        raise InputError(
+            f"'{path}' holds {len(found)} data sets, found the one name {entry.name!r} for them: "
+            "leave it out, they have names of their own."
+        )
+    return [
+        replace(entry, path=str(folder), name=entry.name if is_named else record.name)
+        for folder, record in found
+    ]
+
+
 def expand_path(path: str, recipe: Path) -> str:
     """Put environment variables in, and see a relative path from the recipe's folder.
 
@@ -151,8 +188,10 @@ def expand_path(path: str, recipe: Path) -> str:
     return str(recipe.parent / Path(expanded).expanduser())
 
 
-def open_entry(entry: DataEntry) -> list[Section]:
+def open_entry(entry: DataEntry) -> Sequence[Section | StoredCells]:
     """Open a data set; one section, or one a batch where the entry has a `batch_key`.
+
+    A data set of a store stays on disk.
 
     Raises
     ------
@@ -162,6 +201,8 @@ def open_entry(entry: DataEntry) -> list[Section]:
     from sclinguist_core.data.readers import open_section
 
     _check_options(entry)
+    if read_record(Path(entry.path)) is not None:
+        return [StoredCells(Path(entry.path), entry.name)]
     if entry.is_table:
         from sclinguist_core.train.antibody_table import read_antibody_table
 
@@ -174,6 +215,13 @@ def open_entry(entry: DataEntry) -> list[Section]:
 
 
 def _check_options(entry: DataEntry) -> None:
+    if read_record(Path(entry.path)) is not None:
+        for option in ("layer", *_ANNDATA_ONLY, "batch_key", "transpose"):
+            if getattr(entry, option):
+                raise InputError(
+                    f"{entry.path}: the option {option} comes too late for a data set of a store; "
+                    "leave it out, and see the options of `sclinguist store build`."
+                )
     is_anndata = entry.path.endswith((".h5ad", ".zarr"))
     for options, fits, wanted in (
         (_ANNDATA_ONLY, is_anndata, ".h5ad or .zarr"),
@@ -216,8 +264,6 @@ def _one_of(owner: Any, key: str, option: str, path: Path, place: str) -> Any:
 
 def _split(section: Section, entry: DataEntry) -> list[Section]:
     """One section a batch, named ``set/batch``."""
-    from dataclasses import replace
-
     table: AnnData = section.table
     if entry.batch_key not in table.obs:
         found = ", ".join(map(str, table.obs.columns)) or "no column"

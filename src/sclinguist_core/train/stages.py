@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 
-from sclinguist_core.data.align import AlignedRna, align_genes
+from sclinguist_core.data.align import AlignedRna
 from sclinguist_core.data.section import Section
+from sclinguist_core.data.store.reader import StoredCells
 from sclinguist_core.errors import InputError
 from sclinguist_core.model.architectures import build_translator
 from sclinguist_core.model.checkpoint import Checkpoint
@@ -28,12 +29,13 @@ from sclinguist_core.train.corpus import (
     GeneStatistics,
     gene_statistics,
     gene_universe,
-    paired_dataset,
     protein_universe,
 )
 from sclinguist_core.train.fit import Step
 from sclinguist_core.train.handover import initialise
 from sclinguist_core.train.recipe import Recipe
+from sclinguist_core.train.stream import StreamedRna
+from sclinguist_core.train.streamed_pairs import aligned_rna, in_memory, paired_cells
 from sclinguist_core.train.trainer import run_objective, run_training
 from sclinguist_core.train.training_sections import open_training_sections
 from sclinguist_core.vocabulary.genes import gene_table
@@ -70,7 +72,8 @@ def pretrain_rna(
     if recipe.architecture == "sct":
         from sclinguist_core.train.sct_stage import pretrain_sct
 
-        return pretrain_sct(recipe, sections, run=run, resume=resume, progress=progress)
+        whole = sections.loaded()
+        return pretrain_sct(recipe, whole, run=run, resume=resume, progress=progress)
     config = replace(recipe.translator, gene_output=True)
     statistics, aligned = _genes([*sections.paired, *sections.rna])
     proteins = protein_universe([s for s in sections.paired if s.has_protein])
@@ -80,7 +83,7 @@ def pretrain_rna(
     fixed = replace(recipe.fit, sets_per_step=N_CHUNKS)
     held_out: dict[str, ChunkSource] = {
         section.name: RnaChunks(
-            [align_genes(section.rna(), statistics.symbols, source=section.name)],
+            [aligned_rna(section, statistics.symbols)],
             share, fixed, replace(recipe.augmentation, gene_dropout=0, thinning=0), recipe.masking,
         )
         for section in sections.validate
@@ -119,7 +122,8 @@ def pretrain_protein(
         protein_dataset,
     )
 
-    sections = open_training_sections(recipe, hold_out, unpaired=("protein",))
+    opened = open_training_sections(recipe, hold_out, unpaired=("protein",))
+    sections = opened.loaded(with_rna=False)
     measured = [*sections.protein, *sections.paired]
     if not measured:
         raise InputError(
@@ -192,15 +196,16 @@ def post_pretrain(
     if recipe.architecture == "hyena":
         from sclinguist_core.train.hyena_stage import post_pretrain_hyena
 
-        return post_pretrain_hyena(recipe, sections, run=run, resume=resume, progress=progress)
+        whole = sections.loaded()
+        return post_pretrain_hyena(recipe, whole, run=run, resume=resume, progress=progress)
     config = recipe.translator
     statistics, aligned = _genes([*sections.paired, *sections.rna])
     proteins = protein_universe(sections.paired)
     names = proteins["name"].tolist()
-    datasets = [paired_dataset(s, statistics.symbols, names) for s in sections.paired]
-    held_out = [paired_dataset(s, statistics.symbols, names) for s in sections.validate]
+    datasets = [paired_cells(s, statistics.symbols, names) for s in sections.paired]
+    held_out = [in_memory(paired_cells(s, statistics.symbols, names)) for s in sections.validate]
     model = _network(recipe, config, statistics.table, proteins)
-    fit_components(model, aligned, statistics.share, datasets)
+    fit_components(model, aligned, statistics.share, [in_memory(data) for data in datasets])
     trained_on = sections.names_of(*sections.paired)
     finish = CheckpointMaker(
         recipe, config, statistics.table, proteins, trained_on, "post-pretrain", run
@@ -218,11 +223,13 @@ def post_pretrain(
     return finish(result, sum(d.n_obs for d in datasets))
 
 
-def _genes(sections: Sequence[Section]) -> tuple[GeneStatistics, list[AlignedRna]]:
+def _genes(
+    sections: Sequence[Section | StoredCells],
+) -> tuple[GeneStatistics, list[AlignedRna | StreamedRna]]:
     """Genes of some sections, their statistics, and the sections' counts on them."""
     genes = gene_universe(sections)
     symbols = genes["symbol"].tolist()
-    aligned = [align_genes(section.rna(), symbols, source=section.name) for section in sections]
+    aligned = [aligned_rna(section, symbols) for section in sections]
     return gene_statistics(genes, aligned), aligned
 
 

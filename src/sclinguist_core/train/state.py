@@ -8,7 +8,6 @@ file, so that one rename makes it whole. What is neither tensor nor plain value 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -79,12 +78,6 @@ def write_state(state: Mapping[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={_KEY: text})
-        # On disk before it has the name: after a power cut too the name stands for a whole file.
-        handle = os.open(temporary, os.O_RDWR)  # Windows brings only writable files to disk
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def read_state(path: Path) -> dict[str, Any]:

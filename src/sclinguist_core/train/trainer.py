@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sclinguist_core.train.chunks import ChunkSource
     from sclinguist_core.train.objectives import Objective
     from sclinguist_core.train.run_folder import RunFolder
+    from sclinguist_core.train.streamed_pairs import StreamedPairs
 
 __all__ = ["TrainerConfig", "TrainingResult", "run_objective", "run_training"]
 
@@ -71,7 +72,7 @@ class TrainingResult:
 
 def run_training(
     model: Translator,
-    datasets: Sequence[PairedDataset],
+    datasets: Sequence[PairedDataset | StreamedPairs],
     gene_share: np.ndarray,
     config: FitConfig,
     augmentation: Augmentation,

@@ -7,10 +7,13 @@ when it is needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
+from sclinguist_core.data.readers.layout import CELLS, parse_bin_size
 from sclinguist_core.data.readers.locate import Located, find_sections, locate, locate_folder
 from sclinguist_core.data.section import Section
 from sclinguist_core.errors import InputError
@@ -22,7 +25,7 @@ def open_section(
     path: str | PathLike[str],
     *,
     layer: str | None = None,
-    bin_size: int | None = None,
+    bin_size: int | str | None = None,
     name: str | None = None,
 ) -> Section:
     """Open one section or one set of cells.
@@ -36,7 +39,8 @@ def open_section(
     layer
         Layer that holds the raw counts, where they are not to be searched for.
     bin_size
-        Side of the bins in µm, for Visium HD; by default 8, else 16, else what is there.
+        Side of the bins in µm, for Visium HD, or ``"cells"`` for the segmented cells of Space
+        Ranger 4; by default 8, else 16, else what is there.
     name
         Name of the section; by default that of the folder or file.
 
@@ -49,15 +53,16 @@ def open_section(
     InputError
         If nothing can be opened there, in one sentence.
     """
-    located = locate(Path(path).expanduser())
-    return _open(located, layer=layer, bin_size=bin_size, name=name)
+    with _told(path):
+        located = locate(_path(path))
+        return _open(located, layer=layer, bin_size=bin_size, name=name)
 
 
 def open_sections(
     paths: str | PathLike[str] | Iterable[str | PathLike[str]],
     *,
     layer: str | None = None,
-    bin_size: int | None = None,
+    bin_size: int | str | None = None,
 ) -> list[Section]:
     """Open several sections under names that differ.
 
@@ -82,11 +87,29 @@ def open_sections(
     given = [paths] if isinstance(paths, str | PathLike) else list(paths)
     sections: list[Section] = []
     for path in given:
-        for located in _expand(Path(path).expanduser()):
-            sections += _open_all(located, layer=layer, bin_size=bin_size)
+        with _told(path):
+            for located in _expand(_path(path)):
+                sections += _open_all(located, layer=layer, bin_size=bin_size)
     if not sections:
         raise InputError("No section to open: an empty list was given, expected paths.")
     return _with_unique_names(sections)
+
+
+@contextmanager
+def _told(path: str | PathLike[str]) -> Iterator[None]:
+    """Say what the system refuses, in a sentence: rights, names that are too long, lost disks."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"'{error.filename or path}' cannot be opened ({error.strerror or error}): check the "
+            "rights to it and the disk that it is on, or copy it elsewhere."
+        ) from error
+
+
+def _path(given: str | PathLike[str]) -> Path:
+    # Unlike that of pathlib this leaves "~nobody" as it is, instead of raising.
+    return Path(os.path.expanduser(given))
 
 
 def _expand(path: Path) -> list[Located]:
@@ -97,7 +120,7 @@ def _expand(path: Path) -> list[Located]:
     return [locate(path)]
 
 
-def _open_all(located: Located, *, layer: str | None, bin_size: int | None) -> list[Section]:
+def _open_all(located: Located, *, layer: str | None, bin_size: int | str | None) -> list[Section]:
     if located.kind == "h5ad":
         from sclinguist_core.data.readers.h5ad import open_libraries
 
@@ -110,10 +133,12 @@ def _open_all(located: Located, *, layer: str | None, bin_size: int | None) -> l
 
 
 def _open(
-    located: Located, *, layer: str | None, bin_size: int | None, name: str | None
+    located: Located, *, layer: str | None, bin_size: int | str | None, name: str | None
 ) -> Section:
     path, kind = located.path, located.kind
-    if bin_size is not None and kind not in {"visium_hd", "spatialdata"}:
+    bin_size = parse_bin_size(bin_size)
+    has_choice = kind in {"visium_hd", "spatialdata"} or (kind, bin_size) == ("segmented", CELLS)
+    if bin_size is not None and not has_choice:
         raise InputError(
             f"bin_size={bin_size} was given for '{path}', which has no bins: expected Visium HD; "
             "leave bin_size out."
@@ -128,6 +153,10 @@ def _open(
         return open_visium_hd(
             path, counts=located.counts, bin_size=bin_size, layer=layer, name=name
         )
+    if kind == "segmented":
+        from sclinguist_core.data.readers.segmented import open_segmented
+
+        return open_segmented(path, counts=located.counts, layer=layer, name=name)
     if kind == "xenium":
         from sclinguist_core.data.readers.xenium import open_xenium
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from sclinguist_core.data.counts import CountsLocation, find_counts
 from sclinguist_core.data.features import gene_mask
@@ -15,6 +16,7 @@ from sclinguist_core.data.readers.notice import says_simulated
 from sclinguist_core.data.readers.proteins import attach_measured_proteins
 from sclinguist_core.data.section import Assay, Section, SectionImage
 from sclinguist_core.errors import InputError
+from sclinguist_core.reading import reason
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 _UNITS = {"visium": "spots", "visium_hd": "bins"}
 #: Above this share of spots beside the image, image and positions do not belong together.
 _MAX_OUTSIDE = 0.05
+_FARTHEST = 1e12
 
 
 @dataclass(kw_only=True)
@@ -53,10 +56,7 @@ def assemble(parts: Parts) -> Section:
     """
     table = parts.table
     check_table(table, parts.source)
-    notes = list(parts.warnings)
-    if "spatial" in table.obsm:
-        check_positions(table, parts.source)
-        notes += _spots_beside_image(parts)
+    notes = [*parts.warnings, *check_place(parts)]
     counts = find_counts(table, parts.layer, source=parts.source)
     notes += counts.warnings
     notes += _empty_rows(parts, counts)
@@ -64,7 +64,7 @@ def assemble(parts: Parts) -> Section:
     if says_simulated(parts.source):
         table.uns["simulated"] = True
     return Section(
-        name=parts.name,
+        name=writable_name(parts.name),
         table=table,
         images=parts.images,
         spot_diameter=parts.spot_diameter,
@@ -76,6 +76,19 @@ def assemble(parts: Parts) -> Section:
     )
 
 
+def writable_name(name: str) -> str:
+    """Spell a name so that files can hold it: names of files need not be UTF-8."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def check_place(parts: Parts) -> list[str]:
+    """Refuse positions that are not numbers; sentences on others that look wrong."""
+    if "spatial" not in parts.table.obsm:
+        return []
+    check_positions(parts.table, parts.source)
+    return _spots_beside_image(parts)
+
+
 def check_table(table: AnnData, source: Path) -> None:
     """Refuse a table without rows or columns, and one that names a barcode twice."""
     if table.n_obs == 0 or table.n_vars == 0:
@@ -84,6 +97,27 @@ def check_table(table: AnnData, source: Path) -> None:
             "least one of each; give a matrix with counts."
         )
     check_barcodes(table.obs_names, source)
+
+
+def check_arrays(table: AnnData, source: Path) -> None:
+    """Refuse sparse matrices whose index leads out of them: libraries follow it unchecked."""
+    named: dict[str, Any] = {"X": table.X}
+    if table.raw is not None:
+        named["raw/X"] = table.raw.X
+    for part in ("layers", "obsm", "varm", "obsp", "varp"):
+        named |= {f"{part}/{key}": value for key, value in getattr(table, part).items()}
+    for place, matrix in named.items():
+        if not sparse.issparse(matrix):
+            continue
+        try:
+            if not {matrix.indices.dtype.kind, matrix.indptr.dtype.kind} <= set("iu"):
+                raise ValueError(f"indices of type {matrix.indices.dtype}, {matrix.indptr.dtype}")
+            matrix.check_format(full_check=True)
+        except ValueError as error:
+            raise InputError(
+                f"'{source}' has a matrix whose index does not fit its size ({place}: "
+                f"{reason(error)}): it is damaged; write it anew with anndata."
+            ) from error
 
 
 def check_barcodes(barcodes: pd.Index, source: Path) -> None:
@@ -98,9 +132,9 @@ def check_barcodes(barcodes: pd.Index, source: Path) -> None:
 
 
 def check_positions(table: AnnData, source: Path) -> None:
-    """Refuse positions that are not numbers."""
+    """Refuse positions that are not numbers, or larger than any image."""
     positions = np.asarray(table.obsm["spatial"], dtype=np.float64)
-    n_bad = int(np.count_nonzero(~np.isfinite(positions).all(axis=1)))
+    n_bad = int(np.count_nonzero(~(np.abs(positions) < _FARTHEST).all(axis=1)))
     if n_bad:
         raise InputError(
             f"'{source}' has {n_bad:,} of {table.n_obs:,} positions that are NaN or infinite "
@@ -114,12 +148,16 @@ def _empty_rows(parts: Parts, counts: CountsLocation) -> list[str]:
     genes = gene_mask(var)
     judged = genes if genes.any() else np.ones(len(var), dtype=bool)
     totals = counts.matrix @ judged.astype(np.float32)
-    n_empty = int(np.count_nonzero(totals == 0))
+    return empty_rows_note(int(np.count_nonzero(totals == 0)), table.n_obs, parts.assay)
+
+
+def empty_rows_note(n_empty: int, n_rows: int, assay: Assay) -> list[str]:
+    """Sentence on rows without counts, if there are any."""
     if not n_empty:
         return []
     return [
-        f"{n_empty:,} of {table.n_obs:,} {_UNITS.get(parts.assay, 'cells')} have no counts; they "
-        "are kept, and nothing can be predicted for them."
+        f"{n_empty:,} of {n_rows:,} {_UNITS.get(assay, 'cells')} have no counts; they are kept, "
+        "and nothing can be predicted for them."
     ]
 
 

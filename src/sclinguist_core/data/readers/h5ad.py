@@ -13,18 +13,26 @@ from anndata.utils import make_index_unique
 
 from sclinguist_core.data import lattice
 from sclinguist_core.data.features import ORIGINAL_NAME
-from sclinguist_core.data.readers.assemble import Parts, assemble, check_table
-from sclinguist_core.data.readers.images import to_rgb8
-from sclinguist_core.data.readers.pickles import refuse_pickles
+from sclinguist_core.data.readers.assemble import (
+    Parts,
+    assemble,
+    check_arrays,
+    check_positions,
+    check_table,
+)
+from sclinguist_core.data.readers.hdf5 import check_hdf5
+from sclinguist_core.data.readers.images import is_image, to_rgb8
 from sclinguist_core.data.readers.positions import check_scale
+from sclinguist_core.data.readers.zarr_check import check_zarr
 from sclinguist_core.data.section import Assay, Section, SectionImage
 from sclinguist_core.data.write import ASSAY
 from sclinguist_core.errors import InputError
+from sclinguist_core.reading import reading
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_POSITION_KEYS = ("spatial", "X_spatial", "spatial_coords", "coordinates")
+POSITION_KEYS = ("spatial", "X_spatial", "spatial_coords", "coordinates")
 
 
 def open_anndata(path: Path, *, layer: str | None = None, name: str | None = None) -> Section:
@@ -45,13 +53,18 @@ def open_anndata(path: Path, *, layer: str | None = None, name: str | None = Non
         If the file is damaged, holds several libraries, or no counts.
     """
     table = read_anndata(path)
+    check_one_library(table, path)
+    return section_of(table, path, layer=layer, name=name)
+
+
+def check_one_library(table: AnnData, path: Path) -> None:
+    """Refuse a table of several sections."""
     libraries = _libraries(table)
     if len(libraries) > 1 and library_column(table) is not None:
         raise InputError(
             f"'{path}' holds {len(libraries)} sections ({', '.join(libraries)}), expected one: "
             "open them with open_sections, or write one file for each."
         )
-    return section_of(table, path, layer=layer, name=name)
 
 
 def open_libraries(path: Path, *, layer: str | None = None) -> list[Section]:
@@ -82,34 +95,25 @@ def read_anndata(path: Path) -> AnnData:
     InputError
         If the file is damaged or is no AnnData.
     """
-    try:
-        with python_warnings.catch_warnings():
-            # Repeated names are dealt with below and told in our own words.
-            python_warnings.filterwarnings("ignore", message=".*names are not unique")
-            if path.is_dir():
-                refuse_pickles(path)
-                table = anndata.read_zarr(path)
-            else:
-                _check_is_anndata(path)
-                table = anndata.read_h5ad(path)
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:  # what h5py, zarr and anndata raise shares no base class
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(
-            f"'{path}' cannot be read as AnnData ({lines[0]}): the file is damaged, not complete, "
-            "or of another format; write it anew with anndata, or fetch it again."
-        ) from error
+    if path.is_dir():
+        check_zarr(path)
+        read = anndata.read_zarr
+    else:
+        _check_is_anndata(path)
+        read = anndata.read_h5ad
+    remedy = "write it anew with anndata, or fetch it again"
+    with reading(path, "AnnData", remedy=remedy), python_warnings.catch_warnings():
+        # Repeated names are dealt with below and told in our own words.
+        python_warnings.filterwarnings("ignore", message=".*names are not unique")
+        table = read(path)
+    check_arrays(table, path)
     make_names_unique(table)
     return table
 
 
 def _check_is_anndata(path: Path) -> None:
     """Refuse other HDF5 files before anndata guesses at them."""
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        found = sorted(file)
+    found = check_hdf5(path)
     if not {"obs", "var"} <= set(found):
         raise InputError(
             f"'{path}' is HDF5 but no AnnData: expected obs and var in it, found "
@@ -139,41 +143,48 @@ def section_of(
         As for :func:`open_anndata`.
     """
     check_table(table, source)
+    return assemble(parts_of(table, source, layer=layer, name=name))
+
+
+def parts_of(
+    table: AnnData, source: Path, *, layer: str | None = None, name: str | None = None
+) -> Parts:
+    """Gather the parts of a section that is no more than a table; as for `section_of`.
+
+    Only ``obs``, ``obsm`` and ``uns`` are looked at.
+    """
     notes: list[str] = []
     libraries = _libraries(table)
     library = next(iter(libraries), None)
     has_positions, on_lattice = _normalise_positions(table, notes)
     content = libraries[library] if library is not None and has_positions else {}
-    scalefactors = content.get("scalefactors") or {}
+    scalefactors = _mapping(content.get("scalefactors"))
     diameter = _scale(scalefactors, "spot_diameter_fullres", source)
     pixel_size = 1.0 if on_lattice else _scale(scalefactors, "microns_per_pixel", source)
     assay: Assay = "cells"
     if has_positions:
+        check_positions(table, source)
         rows, columns = table.obs.get("array_row"), table.obs.get("array_col")
         if rows is not None and columns is not None and pixel_size is None:
-            positions = np.asarray(table.obsm["spatial"], dtype=np.float64)
-            if np.isfinite(positions).all():
-                pixel_size = lattice.microns_per_pixel(
-                    rows.to_numpy(), columns.to_numpy(), positions, diameter
-                )
+            pixel_size = lattice.microns_per_pixel(
+                _indices(rows), _indices(columns), table.obsm["spatial"], diameter
+            )
         stated = _stated_assay(content)
         if pixel_size is not None and diameter is None and stated in (None, "visium"):
             diameter = lattice.SPOT_MICRONS / pixel_size
         assay = "visium" if diameter is not None or rows is not None else "cells"
         assay = "visium_hd" if "bin_size_um" in scalefactors else assay
         assay = stated or assay
-    return assemble(
-        Parts(
-            name=name or library or source.name.removesuffix(source.suffix),
-            table=table,
-            source=source,
-            assay=assay,
-            images=_images(content, scalefactors, source),
-            spot_diameter=diameter,
-            microns_per_pixel=pixel_size,
-            layer=layer,
-            warnings=notes,
-        )
+    return Parts(
+        name=name or library or source.name.removesuffix(source.suffix),
+        table=table,
+        source=source,
+        assay=assay,
+        images=_images(content, scalefactors, source),
+        spot_diameter=diameter,
+        microns_per_pixel=pixel_size,
+        layer=layer,
+        warnings=notes,
     )
 
 
@@ -205,21 +216,12 @@ def _normalise_positions(table: AnnData, notes: list[str]) -> tuple[bool, bool]:
         Whether there are positions, and whether they were rows and columns of the slide and
         are in µm now.
     """
-    key = next((key for key in _POSITION_KEYS if key in table.obsm), None)
+    key = next((key for key in POSITION_KEYS if key in table.obsm), None)
     if key is None:
         return False, False
-    positions = np.asarray(table.obsm[key], dtype=np.float64)
-    if positions.ndim != 2 or positions.shape[1] < 2:
-        notes.append(
-            f"obsm['{key}'] has the shape {positions.shape}, expected two columns, x and y; it "
-            "was ignored."
-        )
-        if key == "spatial":
-            table.obsm["spatial_ignored"] = table.obsm.pop("spatial")
+    if not take_positions(table, key, notes):
         return False, False
-    if positions.shape[1] > 2:
-        notes.append(f"obsm['{key}'] has {positions.shape[1]} columns; the first two are used.")
-        positions = positions[:, :2]
+    positions = table.obsm["spatial"]
     on_lattice = "array_row" not in table.obs.columns and lattice.is_array_position(positions)
     if on_lattice:
         notes.append(
@@ -233,26 +235,70 @@ def _normalise_positions(table: AnnData, notes: list[str]) -> tuple[bool, bool]:
     return True, on_lattice
 
 
+def take_positions(table: AnnData, key: str, notes: list[str]) -> bool:
+    """Put ``obsm[key]`` into ``obsm["spatial"]`` as (n, 2) float64, x and y.
+
+    Returns
+    -------
+    bool
+        False where there are none, or none that can be used; then ``obsm`` has no ``"spatial"``,
+        and what had this name is kept as ``"spatial_ignored"``.
+    """
+    if key not in table.obsm:
+        return False
+    try:
+        positions = np.asarray(table.obsm[key], dtype=np.float64)
+        found = f"the shape {positions.shape}"
+    except (TypeError, ValueError):
+        positions, found = np.empty(0), "values that are no numbers"
+    if positions.ndim != 2 or positions.shape[1] < 2:
+        notes.append(f"obsm['{key}'] has {found}, expected two columns, x and y; it was ignored.")
+        if key == "spatial":
+            table.obsm["spatial_ignored"] = table.obsm.pop("spatial")
+        return False
+    if positions.shape[1] > 2:
+        notes.append(f"obsm['{key}'] has {positions.shape[1]} columns; the first two are used.")
+        positions = positions[:, :2]
+    table.obsm["spatial"] = positions
+    return True
+
+
 def _scale(scalefactors: dict[str, Any], key: str, source: Path) -> float | None:
     value = scalefactors.get(key)
     if value is None:
         return None
     # HDF5 gives numpy scalars, sometimes in an array of one.
-    return check_scale(float(np.asarray(value).ravel()[0]), key, source)
+    if isinstance(value, np.generic | np.ndarray) and value.size:
+        value = value.ravel()[0].item()
+    return check_scale(value, key, source)
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    """Return what should be a dict, if it is one."""
+    return value if isinstance(value, dict) else {}
+
+
+def _indices(column: pd.Series) -> np.ndarray:
+    """Rows or columns of the slide, float64; NaN for what is no number."""
+    numbers = pd.to_numeric(column.astype(object), errors="coerce").to_numpy(np.float64)
+    return np.where(np.isfinite(numbers), numbers, np.nan)
 
 
 def _stated_assay(content: dict[str, Any]) -> Assay | None:
     """Kind of section as `sclinguist_core.data.write.section_table` wrote it, or None."""
-    stated = (content.get("metadata") or {}).get(ASSAY)
-    return next((assay for assay in get_args(Assay) if assay == stated), None)
+    stated = _mapping(content.get("metadata")).get(ASSAY)
+    # An array would be compared element by element.
+    known = isinstance(stated, str)
+    return next((assay for assay in get_args(Assay) if known and assay == stated), None)
 
 
 def _images(
     content: dict[str, Any], scalefactors: dict[str, Any], source: Path
 ) -> dict[str, SectionImage]:
     images = {}
-    for key, pixels in (content.get("images") or {}).items():
+    for key, value in _mapping(content.get("images")).items():
         scale = _scale(scalefactors, f"tissue_{key}_scalef", source)
-        if scale is not None and np.ndim(pixels) in (2, 3):
-            images[str(key)] = SectionImage(to_rgb8(np.asarray(pixels)), scale, str(key))
+        pixels = np.asarray(value)
+        if scale is not None and is_image(pixels):
+            images[str(key)] = SectionImage(to_rgb8(pixels), scale, str(key))
     return images

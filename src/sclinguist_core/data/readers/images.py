@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import warnings
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from sclinguist_core.errors import InputError
+from sclinguist_core.reading import opened, reading
 
 #: Largest picture that is decoded, in pixels. Space Ranger's are 2000 to 6000 pixels wide; a
 #: small file that unpacks to more than this is an attack or a full-resolution scan.
 MAX_PIXELS = 150_000_000
+
+_BRIGHTEST = 1e30
+
+#: Others run programs (EPS) or load parts on demand.
+_FORMATS = ("PNG", "JPEG", "TIFF")
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -37,27 +41,28 @@ def read_image(path: Path) -> np.ndarray:
     """
     from PIL import Image
 
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        # Our own limit below replaces Pillow's, which warns at some sizes and raises at others.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data))
+    with opened(path) as file:
+        data = io.BytesIO(file.read())
+    remedy = "fetch it again, or remove it to open the section without it"
+    with reading(path, "an image", remedy=remedy), warnings.catch_warnings():
+        # Pillow warns of damaged remarks beside the pixels, and of sizes, which are judged below.
+        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            image = Image.open(data, formats=_FORMATS)
+        except Image.DecompressionBombError as error:
+            raise _too_large(path, "far more pixels") from error
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise _too_large(path, f"{width} x {height} pixels")
         image.load()
         pixels = np.asarray(image if image.mode.startswith("I") else image.convert("RGB"))
-    except Image.DecompressionBombError as error:
-        raise _too_large(path, "far more pixels") from error
-    except (OSError, EOFError, SyntaxError, ValueError, zlib.error) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"'{path}' cannot be read as an image ({error}): the file is damaged or not "
-            "complete; fetch it again, or remove it to open the section without it."
-        ) from error
     return to_rgb8(pixels)
+
+
+def is_image(pixels: np.ndarray) -> bool:
+    """Whether `to_rgb8` can make an image of an array."""
+    return pixels.ndim in (2, 3) and pixels.size > 0 and pixels.dtype.kind in "biuf"
 
 
 def to_rgb8(pixels: np.ndarray) -> np.ndarray:
@@ -81,7 +86,8 @@ def to_rgb8(pixels: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(pixels)
     if pixels.dtype == bool:
         return pixels.astype(np.uint8) * 255
-    values = np.nan_to_num(pixels.astype(np.float32))
+    with np.errstate(over="ignore"):  # infinite, and so the brightest
+        values = np.nan_to_num(pixels.astype(np.float32), posinf=_BRIGHTEST, neginf=-_BRIGHTEST)
     if pixels.dtype.kind == "f" and values.size and values.min() >= 0 and values.max() <= 1:
         return np.rint(values * 255).astype(np.uint8)
     if values.size and values.min() >= 0 and values.max() <= 255:

@@ -18,8 +18,26 @@ POSITIONS = (
 )
 #: Files of scale factors.
 SCALEFACTORS = ("scalefactors_json.json", "scalefactors_json.json.gz")
+#: Counts of the segmented cells of Visium HD (Space Ranger 4), best first.
+CELL_MATRICES = (
+    "filtered_feature_cell_matrix.h5",
+    "filtered_feature_cell_matrix",
+    "raw_feature_cell_matrix.h5",
+    "raw_feature_cell_matrix",
+)
+#: Files of their outlines, best first; nuclei carry the numbers of their cells.
+CELL_OUTLINES = (
+    "cell_segmentations.geojson",
+    "cell_segmentations.geojson.gz",
+    "graphclust_annotated_cell_segmentations.geojson",
+    "nucleus_segmentations.geojson",
+    "nucleus_segmentations.geojson.gz",
+)
 #: Files of a matrix in Matrix Market format.
 MATRIX = ("matrix.mtx", "matrix.mtx.gz")
+
+#: What stands for segmented cells where a bin size is asked for.
+CELLS = "cells"
 
 _BIN_FOLDER = re.compile(r"^square_(\d{3})um$")
 _COUNTS_H5 = re.compile(r"^(?P<prefix>.*?)(?:filtered|raw)_feature_bc_matrix\.h5$")
@@ -112,6 +130,14 @@ def bin_folders(folder: Path) -> dict[int, Path]:
     return {}
 
 
+def segmented_folder(folder: Path) -> Path | None:
+    """Folder with the segmented cells of a Visium HD run, or None."""
+    for candidate in (folder, folder / "segmented_outputs"):
+        if find_any(candidate, (*CELL_MATRICES, *CELL_OUTLINES)):
+            return candidate
+    return None
+
+
 def counts_candidates(folder: Path) -> list[Path]:
     """Feature-barcode matrices that lie in a folder, filtered and raw, .h5 and mtx."""
     found = []
@@ -175,9 +201,31 @@ def bin_size_of(folder: Path) -> int | None:
     return int(matched.group(1)) if matched else None
 
 
+def parse_bin_size(given: int | str | None) -> int | str | None:
+    """Turn what somebody asked for into µm or :data:`CELLS`; None stays None.
+
+    Raises
+    ------
+    InputError
+        If it is neither a whole number above zero nor ``"cells"``.
+    """
+    if given is None or given == CELLS:
+        return given
+    try:
+        size = int(given)
+    except ValueError:
+        size = 0
+    if size <= 0:
+        raise InputError(
+            f"bin_size={given}: expected the side of the bins in µm, such as 8, or '{CELLS}' for "
+            "segmented cells."
+        )
+    return size
+
+
 def entries(folder: Path) -> list[Path]:
     """List what a folder holds; nothing if it is none or may not be read."""
     try:
         return list(folder.iterdir())
-    except (NotADirectoryError, FileNotFoundError, PermissionError):
+    except OSError:
         return []

@@ -5,7 +5,6 @@ Only names of files are looked at here, so that a folder is recognised in millis
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,12 +17,22 @@ from sclinguist_core.data.readers.layout import (
     entries,
     find_any,
     preferred_counts,
+    segmented_folder,
     spatial_folder,
 )
 from sclinguist_core.errors import InputError
+from sclinguist_core.reading import plain_file, read_json
 
 Kind = Literal[
-    "h5ad", "anndata_zarr", "tenx_h5", "mtx", "spaceranger", "visium_hd", "xenium", "spatialdata"
+    "h5ad",
+    "anndata_zarr",
+    "tenx_h5",
+    "mtx",
+    "spaceranger",
+    "visium_hd",
+    "segmented",
+    "xenium",
+    "spatialdata",
 ]
 
 KNOWN = (
@@ -79,6 +88,8 @@ def locate(path: Path) -> Located:
     """
     if not path.exists():
         raise InputError(f"'{path}' does not exist: expected {KNOWN}; check the path.")
+    if not path.is_dir():
+        plain_file(path)
     found = _locate_file(path) if path.is_file() else locate_folder(path)
     if found is None and path.name in {"spatial", "binned_outputs"}:
         found = locate_folder(path.parent)
@@ -99,7 +110,9 @@ def locate(path: Path) -> Located:
             f"'{path}' holds {len(inside)} sections ({listed}{more}), expected one: choose one of "
             "them, or open all with open_sections."
         )
-    raise InputError(f"'{path}' holds nothing that can be opened, expected {KNOWN}.")
+    raise InputError(
+        f"'{path}' holds nothing that can be opened, expected {KNOWN}: check the path."
+    )
 
 
 def find_sections(folder: Path, *, depth: int = _MAX_DEPTH) -> list[Located]:
@@ -146,6 +159,9 @@ def locate_folder(folder: Path) -> Located | None:
             continue
         if bin_folders(candidate):
             return Located("visium_hd", candidate)
+        segmented = segmented_folder(candidate)
+        if segmented is not None:
+            return Located("segmented", segmented)
         if is_xenium(candidate):
             return Located("xenium", candidate)
         if spatial_folder(candidate) is not None and counts_candidates(candidate):
@@ -155,6 +171,8 @@ def locate_folder(folder: Path) -> Located | None:
             beside = spatial_folder(candidate.parent)
             if beside is not None:
                 return Located("spaceranger", candidate.parent, candidate)
+            if candidate.name == "cell_feature_matrix" and is_xenium(candidate.parent):
+                return Located("xenium", candidate.parent)
             return Located("mtx", candidate)
         tables = counts_candidates(candidate)
         if tables:
@@ -181,15 +199,16 @@ def _explain_missing_counts(folder: Path) -> None:
 def is_xenium(folder: Path) -> bool:
     """Whether a folder is the output of Xenium."""
     cells = ("cells.parquet", "cells.csv.gz", "cells.csv")
-    return (folder / "cell_feature_matrix.h5").exists() and any(
-        (folder / name).exists() for name in cells
-    )
+    counts = ("cell_feature_matrix.h5", "cell_feature_matrix", "cell_feature_matrix.zarr.zip")
+    return all(any((folder / name).exists() for name in names) for names in (cells, counts))
 
 
 def _locate_file(path: Path) -> Located | None:
     suffix = path.suffix.lower()
     if suffix == ".h5ad":
         return Located("h5ad", path)
+    if path.name.endswith("_feature_cell_matrix.h5"):
+        return Located("segmented", path.parent, path)
     if suffix in {".h5", ".hdf5"} and path.name != "cell_feature_matrix.h5":
         if spatial_folder(path.parent) is not None:
             kind: Kind = "spaceranger" if bin_size_of(path.parent) is None else "visium_hd"
@@ -209,15 +228,18 @@ def _zarr_kind(folder: Path) -> Kind | None:
     """Tell a SpatialData store from an AnnData store by the attributes at its root."""
     attributes: dict[str, object] | None = None
     for name in ("zarr.json", ".zattrs", ".zgroup"):
-        try:
-            content = json.loads((folder / name).read_bytes())
-        except FileNotFoundError:
+        path = folder / name
+        if not path.exists():
             continue
-        except (OSError, ValueError) as error:
+        content = read_json(path, remedy="write the .zarr anew")
+        if name == "zarr.json" and isinstance(content, dict):
+            content = content.get("attributes", {})
+        if not isinstance(content, dict):
             raise InputError(
-                f"'{folder / name}' is no JSON ({error}): the .zarr is damaged; write it anew."
-            ) from error
-        attributes = content.get("attributes", {}) if name == "zarr.json" else content
+                f"'{path}' holds no attributes of zarr, expected an object: the .zarr is damaged; "
+                "write it anew."
+            )
+        attributes = content
         break
     if attributes is None:
         if folder.suffix == ".zarr":

@@ -6,19 +6,19 @@ process, and a window with it. Here pandas parses the numbers and every index is
 
 from __future__ import annotations
 
-import gzip
-import zlib
-from io import BufferedIOBase
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
 from sclinguist_core.errors import InputError
+from sclinguist_core.reading import check_fits, opened, reading
 
 _FIELDS = frozenset({"integer", "real", "double", "pattern"})
 _LONGEST_LINE = 10_000
+_MOST_COMMENTS = 1_000
 
 
 def read_mtx(path: Path) -> sparse.csr_matrix:
@@ -39,26 +39,14 @@ def read_mtx(path: Path) -> sparse.csr_matrix:
     InputError
         If the file is damaged, not complete, or no sparse matrix.
     """
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            pattern, shape, n_entries = _read_header(file, path)
-            names = ["row", "column"] if pattern else ["row", "column", "value"]
-            entries = pd.read_csv(
-                file,
-                sep=r"\s+",
-                header=None,
-                names=names,
-                dtype={"row": np.int64, "column": np.int64, "value": np.float32},
-                index_col=False,
-            )
-    except pd.errors.EmptyDataError:
-        entries = pd.DataFrame({"row": [], "column": [], "value": []}, dtype=np.int64)
-    except InputError:
-        raise
-    except (ValueError, OSError, EOFError, OverflowError, zlib.error) as error:
-        raise _damaged(path, "it cannot be parsed") from error
+    with opened(path) as file, reading(path, "a Matrix Market file"):
+        pattern, shape, n_entries = _read_header(file, path)
+        # Of each number 8 bytes, then the matrix; a damaged header may state any sizes.
+        check_fits(40 * n_entries + 8 * (shape[0] + shape[1]), path)
+        entries = _read_entries(file, pattern=pattern, most=n_entries + 1)
     if len(entries) != n_entries:
-        raise _damaged(path, f"{len(entries):,} of {n_entries:,} entries are there")
+        more = "more than " if len(entries) > n_entries else f"{len(entries):,} of "
+        raise _damaged(path, f"{more}{n_entries:,} entries are there")
     rows = entries["row"].to_numpy() - 1
     columns = entries["column"].to_numpy() - 1
     values = (
@@ -75,7 +63,24 @@ def read_mtx(path: Path) -> sparse.csr_matrix:
     return matrix
 
 
-def _read_header(file: BufferedIOBase, path: Path) -> tuple[bool, tuple[int, int], int]:
+def _read_entries(file: BinaryIO, *, pattern: bool, most: int) -> pd.DataFrame:
+    """Read entries, and no more than so many."""
+    names = ["row", "column"] if pattern else ["row", "column", "value"]
+    try:
+        return pd.read_csv(
+            file,
+            sep=r"\s+",
+            header=None,
+            names=names,
+            dtype={"row": np.int64, "column": np.int64, "value": np.float32},
+            index_col=False,
+            nrows=most,
+        )
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame({"row": [], "column": [], "value": []}, dtype=np.int64)
+
+
+def _read_header(file: BinaryIO, path: Path) -> tuple[bool, tuple[int, int], int]:
     """Whether values are left out, the size, and the number of entries."""
     words = file.readline(_LONGEST_LINE).decode("ascii", "replace").lower().split()
     known = len(words) >= 5 and words[:3] == ["%%matrixmarket", "matrix", "coordinate"]
@@ -86,7 +91,9 @@ def _read_header(file: BufferedIOBase, path: Path) -> tuple[bool, tuple[int, int
             "general'; fetch it again."
         )
     line = b"%"
-    while line.startswith(b"%"):
+    for _ in range(_MOST_COMMENTS):
+        if not line.startswith(b"%"):
+            break
         line = file.readline(_LONGEST_LINE)
     sizes = [int(word) for word in line.split()]
     if len(sizes) != 3 or min(sizes) < 0:

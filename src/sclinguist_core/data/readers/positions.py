@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import math
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 import pandas as pd
 
 from sclinguist_core.data.readers.layout import POSITIONS, SCALEFACTORS, find_one
 from sclinguist_core.errors import InputError
+from sclinguist_core.reading import check_fits, opened, read_json, reading
 
 #: Columns of a positions file after the barcode, in the order of files without a header.
 COLUMNS = ("in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
 
 _SCALES = ("spot_diameter_fullres", "tissue_hires_scalef", "tissue_lowres_scalef")
+#: No position on a slide and no scale has a larger number; NaN and infinity are not smaller.
+_LARGEST = 1e9
 #: Below this share of matched barcodes the positions belong to another run.
 _MIN_MATCHED = 0.5
 
@@ -45,12 +46,12 @@ def read_positions(folder: Path, prefix: str = "") -> pd.DataFrame:
             f"'{folder}' has no positions of spots, expected tissue_positions.csv, "
             "tissue_positions_list.csv or tissue_positions.parquet: fetch the file of this run."
         )
-    frame = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
-    missing = [name for name in ("barcode", *COLUMNS) if name not in frame.columns]
+    frame = _read_positions_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+    missing = [name for name in ("barcode", *COLUMNS) if (frame.columns == name).sum() != 1]
     if missing:
         raise InputError(
-            f"'{path}' lacks the column(s) {', '.join(missing)}, expected barcode, "
-            f"{', '.join(COLUMNS)}: take the file that Space Ranger wrote."
+            f"'{path}' lacks the column(s) {', '.join(missing)}, or has them twice, expected "
+            f"barcode, {', '.join(COLUMNS)}: take the file that Space Ranger wrote."
         )
     if frame["barcode"].duplicated().any():
         repeated = frame["barcode"][frame["barcode"].duplicated()]
@@ -58,8 +59,8 @@ def read_positions(folder: Path, prefix: str = "") -> pd.DataFrame:
             f"'{path}' names {repeated.nunique()} barcode(s) twice, such as {repeated.iloc[0]}, "
             "expected one line a spot: take the file that Space Ranger wrote."
         )
-    numbers = frame[list(COLUMNS)].apply(pd.to_numeric, errors="coerce")
-    bad = numbers[list(COLUMNS)].isna().any(axis=1)
+    numbers = frame[list(COLUMNS)].apply(pd.to_numeric, errors="coerce").astype(np.float64)
+    bad = ~(numbers.abs() < _LARGEST).all(axis=1)
     if bad.any():
         line = frame.loc[bad].iloc[0]
         raise InputError(
@@ -73,8 +74,15 @@ def read_positions(folder: Path, prefix: str = "") -> pd.DataFrame:
     return numbers
 
 
-def read_scalefactors(folder: Path, prefix: str = "") -> dict[str, float]:
+def read_scalefactors(folder: Path, prefix: str = "", *, of_spots: bool = True) -> dict[str, float]:
     """Read ``scalefactors_json.json`` and check that its numbers make sense.
+
+    Parameters
+    ----------
+    folder, prefix
+        Where it lies, and what may stand before its name.
+    of_spots
+        Whether a diameter of spots must be stated; segmented cells have none.
 
     Raises
     ------
@@ -87,12 +95,9 @@ def read_scalefactors(folder: Path, prefix: str = "") -> dict[str, float]:
             f"'{folder}' has no scalefactors_json.json, expected it beside the positions: without "
             "it spots cannot be placed on the image; fetch the file of this run."
         )
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        values = json.loads(content)
-    except (ValueError, OSError, EOFError, zlib.error) as error:
-        raise InputError(f"'{path}' cannot be read as JSON ({error}): fetch it again.") from error
-    if not isinstance(values, dict) or "spot_diameter_fullres" not in values:
+    values = read_json(path)
+    expected = {"spot_diameter_fullres"} if of_spots else set()
+    if not isinstance(values, dict) or not expected <= set(values):
         raise InputError(
             f"'{path}' does not state spot_diameter_fullres, expected scale factors of Space "
             "Ranger: fetch the file of this run."
@@ -100,18 +105,31 @@ def read_scalefactors(folder: Path, prefix: str = "") -> dict[str, float]:
     for name in (*_SCALES, "microns_per_pixel", "bin_size_um"):
         if name in values:
             check_scale(values[name], name, path)
-    return values
+    # The others are stored with the section: of what is no number no file of tables has a place.
+    return {name: float(value) for name, value in values.items() if _is_number(value)}
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    # Compared, not converted: an int may be too long to become a float.
+    return -_LARGEST < value < _LARGEST
 
 
 def check_scale(value: object, name: str, source: object) -> float:
     """Return a scale as float; refuse zero, negative, infinite and non-numeric ones."""
-    number = float(value) if isinstance(value, int | float) else math.nan
-    if not (math.isfinite(number) and number > 0):
+    number = float(value) if _is_number(value) else math.nan
+    if not number > 1 / _LARGEST:
         raise InputError(
-            f"'{source}' states {name} = {value!r}, expected a number above zero: fetch the file "
-            "of this run again."
+            f"'{source}' states {name} = {_shown(value)}, expected a number above zero: fetch the "
+            "file of this run again."
         )
     return number
+
+
+def _shown(value: object) -> str:
+    # Python refuses to write out an int of thousands of digits.
+    return "a very large number" if isinstance(value, int) and value > _LARGEST else repr(value)
 
 
 def match_barcodes(
@@ -153,14 +171,13 @@ def _example(barcodes: Sequence[str] | np.ndarray | pd.Index) -> str:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    try:
-        frame = pd.read_csv(path, header=None, dtype=str, keep_default_na=False)
-    except pd.errors.EmptyDataError as error:
-        raise InputError(f"'{path}' is empty, expected a line for every spot.") from error
-    except (ValueError, OSError, EOFError, zlib.error) as error:
-        raise InputError(
-            f"'{path}' cannot be read as a comma-separated file: it is damaged; fetch it again."
-        ) from error
+    with opened(path) as file, reading(path, "a comma-separated file"):
+        try:
+            frame = pd.read_csv(file, header=None, dtype=str, keep_default_na=False)
+        except pd.errors.EmptyDataError as error:
+            raise InputError(
+                f"'{path}' is empty, expected a line for every spot: fetch it again."
+            ) from error
     first = [str(value).strip().lower() for value in frame.iloc[0]]
     # Some 1.x files were given a header by their owners: look at the line, not the name.
     if "barcode" in first or "in_tissue" in first:
@@ -176,15 +193,19 @@ def _read_csv(path: Path) -> pd.DataFrame:
     return frame.set_axis(["barcode", *COLUMNS], axis=1)
 
 
-def _read_parquet(path: Path) -> pd.DataFrame:
-    import pyarrow as pa
+def read_parquet(path: Path) -> pd.DataFrame:
+    """Read a Parquet file, if what it says that it holds fits into memory."""
+    from pyarrow.parquet import ParquetFile
 
-    try:
-        frame = pd.read_parquet(path)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(
-            f"'{path}' cannot be read as Parquet: it is damaged; fetch it again."
-        ) from error
+    # From an open file: of a path, names of folders (a=1) would become columns.
+    with opened(path) as file, reading(path, "Parquet"):
+        metadata = ParquetFile(file).metadata
+        check_fits(8 * metadata.num_rows * metadata.num_columns, path)
+        return pd.read_parquet(file)
+
+
+def _read_positions_parquet(path: Path) -> pd.DataFrame:
+    frame = read_parquet(path)
     if "barcode" not in frame.columns:
         frame = frame.reset_index(names="barcode")
     return frame

@@ -78,7 +78,7 @@ def _find(table: AnnData, notes: list[str]) -> pd.DataFrame | None:
     if "protein" in table.obsm:
         return _as_frame(table, "protein", notes)
     mask = antibody_mask(table.var)
-    if mask.any():
+    if mask.any() and table.X is not None and table.X.dtype.kind in "biuf":
         values = table.X[:, mask]
         dense = values.toarray() if sparse.issparse(values) else np.asarray(values)
         return pd.DataFrame(
@@ -109,14 +109,23 @@ def _antibody_names(table: AnnData, mask: np.ndarray) -> list[str]:
 def _as_frame(table: AnnData, key: str, notes: list[str]) -> pd.DataFrame | None:
     values: Any = table.obsm[key]
     if isinstance(values, pd.DataFrame):
-        numeric = values.select_dtypes("number")
+        numeric = values.loc[:, [getattr(dtype, "kind", "O") in "iuf" for dtype in values.dtypes]]
         if numeric.shape[1] < values.shape[1]:
             notes.append(
                 f"obsm['{key}'] has {values.shape[1] - numeric.shape[1]} column(s) that are no "
                 "numbers; they were left out."
             )
+        if any(isinstance(dtype, pd.api.extensions.ExtensionDtype) for dtype in numeric.dtypes):
+            # Integers with gaps have a type of their own; here a gap is NaN, as in an array.
+            numeric = numeric.astype(np.float64)
         return numeric.copy()
     dense = values.toarray() if sparse.issparse(values) else np.asarray(values)
+    if dense.ndim != 2 or dense.dtype.kind not in "biuf":
+        notes.append(
+            f"obsm['{key}'] has the shape {dense.shape} and type {dense.dtype}, expected a column "
+            "of numbers for each protein; it was ignored."
+        )
+        return None
     names = _names_from_uns(table, key, dense.shape[1])
     if names is None:
         notes.append(
@@ -131,7 +140,7 @@ def _names_from_uns(table: AnnData, key: str, n: int) -> list[str] | None:
     """Column names that scvi-tools and others keep apart from the matrix."""
     for candidate in (f"{key}_names", f"{key}_columns", "protein_names", "adt_names", key):
         names = table.uns.get(candidate)
-        if names is not None and not isinstance(names, dict | str) and len(names) == n:
+        if isinstance(names, list | np.ndarray | pd.Index | pd.Series) and np.shape(names) == (n,):
             return [str(name) for name in names]
     return None
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sclinguist_core.data import lattice
-from sclinguist_core.data.readers.assemble import Parts, assemble, check_table
+from sclinguist_core.data.readers.assemble import Parts, assemble, check_table, writable_name
 from sclinguist_core.data.readers.images import read_image
 from sclinguist_core.data.readers.layout import (
     counts_candidates,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _SUFFIXES = (".png", ".png.gz", ".jpg", ".jpeg", ".tif", ".tiff")
 #: Folders that say nothing about which section they hold.
-_GENERIC = frozenset({"outs", "spatial", "binned_outputs", "count", "data"})
+_GENERIC = frozenset({"outs", "spatial", "binned_outputs", "segmented_outputs", "count", "data"})
 
 
 def open_spaceranger(
@@ -93,7 +93,7 @@ def open_spaceranger(
     scalefactors = read_scalefactors(spatial, prefix)
     table = _place(table, spatial, prefix, counts, warnings)
     name = name or section_name(folder, prefix)
-    images = _read_images(spatial, prefix, scalefactors, warnings)
+    images = read_section_images(spatial, prefix, scalefactors, warnings)
     table.uns["spatial"] = {
         name: {
             "images": {key: image.pixels for key, image in images.items()},
@@ -139,11 +139,11 @@ def section_name(folder: Path, prefix: str = "") -> str:
     """Name of a section: its prefix, or the nearest folder whose name tells something."""
     stem = prefix.strip("_-. ")
     if stem:
-        return stem
+        return writable_name(stem)
     for candidate in (folder.resolve(), *folder.resolve().parents):
         generic = candidate.name.lower() in _GENERIC or candidate.name.startswith("square_")
         if candidate.name and not generic:
-            return candidate.name
+            return writable_name(candidate.name)
     return "section"
 
 
@@ -192,9 +192,10 @@ def _place(
     return table
 
 
-def _read_images(
+def read_section_images(
     spatial: Path, prefix: str, scalefactors: dict[str, Any], warnings: list[str]
 ) -> dict[str, SectionImage]:
+    """Read the images of a folder ``spatial``; a warning is added where there are none."""
     images = {}
     for key in ("hires", "lowres"):
         path = find_one(

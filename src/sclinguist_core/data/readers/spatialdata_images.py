@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sclinguist_core.data.readers.images import to_rgb8
 from sclinguist_core.data.section import SectionImage
+from sclinguist_core.reading import check_fits
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -91,7 +93,7 @@ def _levels(key: str, element: Any, scale: float, xy: np.ndarray) -> dict[str, S
     for i, array in enumerate(arrays):
         name = key if i == 0 else f"{key}_scale{i}"
         images[name] = SectionImage(
-            _Loader(array),
+            _Loader(array, name),
             scale * array.sizes["x"] / full,
             name,
             shape=(array.sizes["y"], array.sizes["x"]),
@@ -104,8 +106,12 @@ class _Loader:
     """Reads an image of channels, rows, columns as 8-bit colour."""
 
     array: Any
+    name: str
 
     def __call__(self) -> np.ndarray:
+        # The values, their float32 and the result, of three channels.
+        n_pixels = self.array.sizes["x"] * self.array.sizes["y"]
+        check_fits(3 * n_pixels * (self.array.dtype.itemsize + 5), Path(self.name))
         pixels = self.array.transpose("c", "y", "x")[:3].data
         pixels = pixels.compute() if hasattr(pixels, "compute") else pixels
         return to_rgb8(np.moveaxis(np.asarray(pixels), 0, 2))

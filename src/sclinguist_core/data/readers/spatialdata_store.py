@@ -17,12 +17,14 @@ import numpy as np
 import pandas as pd
 
 from sclinguist_core.data import lattice
-from sclinguist_core.data.readers.assemble import Parts, assemble, check_table
-from sclinguist_core.data.readers.h5ad import make_names_unique
-from sclinguist_core.data.readers.pickles import refuse_pickles
+from sclinguist_core.data.readers.assemble import Parts, assemble, check_arrays, check_table
+from sclinguist_core.data.readers.h5ad import make_names_unique, take_positions
+from sclinguist_core.data.readers.layout import CELLS
 from sclinguist_core.data.readers.spatialdata_images import affine_of, read_images, scanpy_entry
+from sclinguist_core.data.readers.zarr_check import check_zarr
 from sclinguist_core.data.section import Assay, Section, SectionImage
 from sclinguist_core.errors import InputError
+from sclinguist_core.reading import reading
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -30,10 +32,17 @@ if TYPE_CHECKING:
 
 _BINS = re.compile(r"square_(\d{3})um")
 _PREFERRED_BINS = (8, 16)
+_REMEDY = "write it anew, or open it with the spatialdata that wrote it"
+_SEGMENTED = "cell_segmentations"
+"""In the name that spatialdata-io gives to the table of segmented cells."""
 
 
 def open_spatialdata(
-    path: Path, *, layer: str | None = None, bin_size: int | None = None, name: str | None = None
+    path: Path,
+    *,
+    layer: str | None = None,
+    bin_size: int | str | None = None,
+    name: str | None = None,
 ) -> Section:
     """Open a SpatialData store of one section.
 
@@ -44,7 +53,7 @@ def open_spatialdata(
     layer
         Layer that holds raw counts; by default they are searched for.
     bin_size
-        Side of the bins in µm, for Visium HD.
+        Side of the bins in µm, for Visium HD; ``"cells"`` for segmented cells.
     name
         Name of the section; by default that of the annotated element.
 
@@ -66,7 +75,7 @@ def open_spatialdata(
 
 
 def open_regions(
-    path: Path, *, layer: str | None = None, bin_size: int | None = None
+    path: Path, *, layer: str | None = None, bin_size: int | str | None = None
 ) -> list[Section]:
     """Open every annotated element of a store as a section of its own.
 
@@ -79,7 +88,7 @@ def open_regions(
 
 
 def sections_of(
-    sdata: SpatialData, source: Path, *, layer: str | None = None, bin_size: int | None = None
+    sdata: SpatialData, source: Path, *, layer: str | None = None, bin_size: int | str | None = None
 ) -> list[Section]:
     """Make a section of every annotated element of a SpatialData object.
 
@@ -106,39 +115,36 @@ def sections_of(
 def _read(path: Path) -> SpatialData:
     import spatialdata
 
-    refuse_pickles(path)
-    try:
+    check_zarr(path, whole="table")
+    with reading(path, "SpatialData", remedy=_REMEDY):
         sdata = spatialdata.read_zarr(path)
-    except MemoryError:
-        raise
-    except Exception as error:  # what zarr, anndata and spatialdata raise shares no base class
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(
-            f"'{path}' cannot be read as SpatialData ({lines[0]}): it is damaged, not complete, or "
-            "of a version that this spatialdata does not know; write it anew."
-        ) from error
     if not sdata.tables:
         raise InputError(
             f"'{path}' has no table (found: {', '.join(sdata.images) or 'no images either'}), "
             "expected one with counts: add it to the store."
         )
+    for table in sdata.tables.values():
+        check_arrays(table, path)
     return sdata
 
 
-def _choose_table(sdata: SpatialData, bin_size: int | None, path: Path) -> str:
+def _choose_table(sdata: SpatialData, bin_size: int | str | None, path: Path) -> str:
     names = list(sdata.tables)
-    bins = {int(found.group(1)): name for name in names if (found := _BINS.search(name))}
-    if bin_size is not None and bin_size not in bins:
-        listed = ", ".join(str(size) for size in sorted(bins)) or "none"
+    found = {name: _BINS.search(name) for name in names}
+    offered: dict[int | str, str] = {int(m.group(1)): n for n, m in found.items() if m}
+    segmented = [name for name in names if _SEGMENTED in name]
+    if segmented:
+        offered[CELLS] = segmented[0]
+    if bin_size is not None and bin_size not in offered:
         raise InputError(
-            f"'{path}' has no table of bins of {bin_size} µm, found: {listed}; choose one of these "
-            "as bin_size."
+            f"'{path}' has no table for bin_size={bin_size}, found: "
+            f"{', '.join(map(str, offered)) or 'none'}; choose one of these."
         )
     if bin_size is not None:
-        return bins[bin_size]
+        return offered[bin_size]
     for size in _PREFERRED_BINS:
-        if size in bins:
-            return bins[size]
+        if size in offered:
+            return offered[size]
     if "table" in names:
         return "table"
     # Tables of statistics are small; the one with the counts is the largest.
@@ -146,7 +152,8 @@ def _choose_table(sdata: SpatialData, bin_size: int | None, path: Path) -> str:
 
 
 def _attributes(table: AnnData) -> dict[str, Any]:
-    return table.uns.get("spatialdata_attrs") or {}
+    found = table.uns.get("spatialdata_attrs")
+    return found if isinstance(found, dict) else {}
 
 
 def _regions(table: AnnData) -> list[str]:
@@ -181,14 +188,16 @@ def _section(
     diameter = pixel_size = None
     assay: Assay = "cells"
     if region is not None:
-        frame = _frame(sdata, region, path)
-        table = _place(table, frame.positions, region, path, notes)
-        images, scale = read_images(sdata, frame.system, table, notes)
-        diameter = None if frame.diameter is None else frame.diameter * scale
-        pixel_size = _pixel_size(sdata, table, region, frame, diameter, scale)
+        # What spatialdata makes of transformations and shapes shows when they are used.
+        with reading(path, "SpatialData", remedy=_REMEDY):
+            frame = _frame(sdata, region, path)
+            table = _place(table, frame.positions, region, path, notes)
+            images, scale = read_images(sdata, frame.system, table, notes)
+            diameter = None if frame.diameter is None else frame.diameter * scale
+            pixel_size = _pixel_size(sdata, table, region, frame, diameter, scale)
         assay = _assay(table, region)
-    elif "spatial" in table.obsm:
-        table.obsm["spatial"] = np.asarray(table.obsm["spatial"], dtype=np.float64)[:, :2]
+    else:
+        take_positions(table, "spatial", notes)
     name = name or region or path.name.removesuffix(".zarr")
     if region is not None:
         table.uns["spatial"] = {name: scanpy_entry(images, diameter, pixel_size)}

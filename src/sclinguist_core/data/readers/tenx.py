@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,18 @@ from scipy import sparse
 
 from sclinguist_core.data.features import ORIGINAL_NAME
 from sclinguist_core.data.readers.assemble import check_barcodes
+from sclinguist_core.data.readers.hdf5 import check_hdf5
 from sclinguist_core.data.readers.layout import MATRIX, find_one
 from sclinguist_core.data.readers.mtx import read_mtx
 from sclinguist_core.errors import InputError
+from sclinguist_core.reading import opened, reading
 
 _BARCODES = ("barcodes.tsv", "barcodes.tsv.gz")
 _FEATURES = ("features.tsv", "features.tsv.gz", "genes.tsv", "genes.tsv.gz")
+_BLOCK = 1 << 20
+"""Values that are read at a time."""
+_SHORT = 1000
+"""Bytes of a name. An array of text takes for each of its names what the longest one takes."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +61,9 @@ class FeatureMatrix:
         source
             File, named in the message when a barcode repeats.
         """
-        barcodes = pd.Index(self.barcodes.astype(object))
+        barcodes = pd.Index(self.barcodes, dtype=object)
         check_barcodes(barcodes, source)
-        names = pd.Index(self.names.astype(str).astype(object))
+        names = pd.Index(self.names, dtype=object)
         unique = names if names.is_unique else make_index_unique(names)
         var = pd.DataFrame(index=pd.Index(unique, dtype=object))
         var["gene_ids"] = self.ids
@@ -88,30 +93,24 @@ def read_10x_h5(path: Path) -> FeatureMatrix:
     """
     import h5py
 
-    try:
-        with h5py.File(path, "r") as file:
-            if "matrix" in file:
-                return _read_v3(file, path)
-            genomes = [name for name in file if "gene_names" in _keys(file[name])]
-            if len(genomes) == 1:
-                return _read_v2(file[genomes[0]], path, genomes[0])
-            if genomes:
-                raise InputError(
-                    f"'{path}' holds {len(genomes)} genomes ({', '.join(genomes)}), expected one: "
-                    "give the matrix of one species."
-                )
+    names = check_hdf5(path)
+    # What stands in a damaged file is the least thing that our own lines below rely on.
+    with reading(path, "a 10x matrix"), h5py.File(path, "r") as file:
+        if "matrix" in names:
+            return _read_v3(file, path)
+        genomes = [name for name in names if "gene_names" in _keys(file[name])]
+        if len(genomes) == 1:
+            return _read_v2(file[genomes[0]], path, genomes[0])
+        if genomes:
             raise InputError(
-                f"'{path}' is no 10x matrix: expected a group 'matrix', found "
-                f"{', '.join(sorted(file)) or 'nothing'}; give a *_feature_bc_matrix.h5, or rename "
-                "an AnnData file to .h5ad."
+                f"'{path}' holds {len(genomes)} genomes ({', '.join(genomes)}), expected one: "
+                "give the matrix of one species."
             )
-    except InputError:
-        raise
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            f"'{path}' cannot be read as HDF5 ({_first_line(error)}): the file is damaged or was "
-            "not transferred completely; fetch it again and compare its size."
-        ) from error
+            f"'{path}' is no 10x matrix: expected a group 'matrix', found "
+            f"{', '.join(names) or 'nothing'}; give a *_feature_bc_matrix.h5, or rename an AnnData "
+            "file to .h5ad."
+        )
 
 
 def read_10x_mtx(folder: Path, prefix: str = "") -> FeatureMatrix:
@@ -150,15 +149,13 @@ def read_10x_mtx(folder: Path, prefix: str = "") -> FeatureMatrix:
 
 def read_table(path: Path) -> pd.DataFrame:
     """Read a tab-separated file without header as str; columns are numbered from 0."""
-    try:
-        return pd.read_csv(path, sep="\t", header=None, dtype=str, keep_default_na=False)
-    except pd.errors.EmptyDataError as error:
-        raise InputError(f"'{path}' is empty, expected one line a feature or barcode.") from error
-    except (OSError, EOFError, ValueError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(
-            f"'{path}' cannot be read as a tab-separated file ({_first_line(error)}): it is "
-            "damaged; fetch it again."
-        ) from error
+    with opened(path) as file, reading(path, "a tab-separated file"):
+        try:
+            return pd.read_csv(file, sep="\t", header=None, dtype=str, keep_default_na=False)
+        except pd.errors.EmptyDataError as error:
+            raise InputError(
+                f"'{path}' is empty, expected one line a feature or barcode: fetch it again."
+            ) from error
 
 
 def _required(folder: Path, names: tuple[str, ...], prefix: str) -> Path:
@@ -179,19 +176,21 @@ def _read_v3(file: Any, path: Path) -> FeatureMatrix:
             f"'{path}' counts probes, not genes (a probe matrix): give "
             "filtered_feature_bc_matrix.h5 of the same run."
         )
-    barcodes, names, ids = (
-        _text(group["barcodes"]),
-        _text(features["name"]),
-        _text(features["id"]),
-    )
-    counts = _counts(group, path, (len(barcodes), len(names)))
+    texts = {
+        key: _text(features[key])
+        for key in ("name", "id", "feature_type", "genome")
+        if key in features or key in ("name", "id")
+    }
+    barcodes = _text(group["barcodes"])
+    _check_lengths(texts, path)
+    counts = _counts(group, path, (len(barcodes), len(texts["name"])))
     return FeatureMatrix(
         counts,
         barcodes,
-        names,
-        ids,
-        _text(features["feature_type"]) if "feature_type" in features else None,
-        _text(features["genome"]) if "genome" in features else None,
+        texts["name"],
+        texts["id"],
+        texts.get("feature_type"),
+        texts.get("genome"),
         {
             key: _attribute(file.attrs[key])
             for key in ("chemistry_description", "software_version")
@@ -201,10 +200,21 @@ def _read_v3(file: Any, path: Path) -> FeatureMatrix:
 
 
 def _read_v2(group: Any, path: Path, genome: str) -> FeatureMatrix:
-    barcodes, names = _text(group["barcodes"]), _text(group["gene_names"])
+    texts = {"gene_names": _text(group["gene_names"]), "genes": _text(group["genes"])}
+    _check_lengths(texts, path)
+    barcodes, names = _text(group["barcodes"]), texts["gene_names"]
     counts = _counts(group, path, (len(barcodes), len(names)))
     genomes = np.full(len(names), genome, dtype=object)
-    return FeatureMatrix(counts, barcodes, names, _text(group["genes"]), genomes=genomes)
+    return FeatureMatrix(counts, barcodes, names, texts["genes"], genomes=genomes)
+
+
+def _check_lengths(texts: dict[str, np.ndarray], path: Path) -> None:
+    if len({len(values) for values in texts.values()}) > 1:
+        found = ", ".join(f"{len(values)} of {key}" for key, values in texts.items())
+        raise InputError(
+            f"'{path}' lists features in unequal numbers ({found}): the file is inconsistent; "
+            "write it anew."
+        )
 
 
 def _counts(group: Any, path: Path, shape: tuple[int, int]) -> sparse.csr_matrix:
@@ -212,19 +222,32 @@ def _counts(group: Any, path: Path, shape: tuple[int, int]) -> sparse.csr_matrix
     stated = tuple(int(n) for n in group["shape"][:])[::-1]
     if stated != shape:
         raise InputError(
-            f"'{path}' says {stated[0]} barcodes x {stated[1]} features but lists {shape[0]} and "
-            f"{shape[1]}: the file is inconsistent; write it anew."
+            f"'{path}' says {' x '.join(map(str, stated))} barcodes x features but lists "
+            f"{shape[0]} and {shape[1]}: the file is inconsistent; write it anew."
         )
-    data = group["data"][:].astype(np.float32, copy=False)
-    indices = _whole(group["indices"][:])
-    indptr = _whole(group["indptr"][:])
+    parts = {name: group[name] for name in ("data", "indices", "indptr")}
+    if not {values.dtype.kind for values in parts.values()} <= set("iuf"):
+        found = ", ".join(f"{name} of type {values.dtype}" for name, values in parts.items())
+        raise InputError(
+            f"'{path}' holds {found}, expected numbers: write it anew, or fetch it again."
+        )
+    indptr = _whole(parts["indptr"][:])
+    data = np.empty(parts["data"].shape, np.float32)
+    for part, values in _in_blocks(parts["data"]):
+        data[part] = values
+    fits = True
+    indices = np.empty(parts["indices"].shape, np.int32 if shape[1] < 2**31 else np.int64)
+    for part, values in _in_blocks(parts["indices"]):
+        whole = _whole(values)
+        fits = fits and int(whole.min()) >= 0 and int(whole.max()) < shape[1]
+        indices[part] = whole
     bad = (
-        len(indptr) != shape[0] + 1
+        not fits
+        or len(indptr) != shape[0] + 1
         or len(indices) != len(data)
         or int(indptr[0]) != 0
         or int(indptr[-1]) != len(data)
         or bool((np.diff(indptr) < 0).any())
-        or (len(indices) > 0 and (int(indices.min()) < 0 or int(indices.max()) >= shape[1]))
     )
     if bad:
         raise InputError(
@@ -232,19 +255,41 @@ def _counts(group: Any, path: Path, shape: tuple[int, int]) -> sparse.csr_matrix
             "features: the file is inconsistent; write it anew."
         )
     counts = sparse.csr_matrix((data, indices, indptr), shape=shape)
-    counts.sort_indices()
+    # Sorts them as well; a feature that a barcode names twice has both counts.
+    counts.sum_duplicates()
     return counts
+
+
+def _in_blocks(dataset: Any) -> Iterator[tuple[slice, np.ndarray]]:
+    """Read an array part by part.
+
+    HDF5 keeps Python's lock while it reads: between the parts a window has its turn. Nor is there
+    ever a copy of the whole in the type of the file, which is twice as large.
+    """
+    chunk = (dataset.chunks or (1,))[0]
+    step = max(_BLOCK // chunk, 1) * chunk
+    for start in range(0, len(dataset), step):
+        part = slice(start, start + step)
+        yield part, dataset[part]
 
 
 def _whole(values: np.ndarray) -> np.ndarray:
     """Index arrays as signed integers (some writers store them as floats or unsigned)."""
-    small = len(values) == 0 or values.max() < np.iinfo(np.int32).max
-    return values.astype(np.int32 if small else np.int64, copy=False)
+    if len(values) == 0:
+        return values.astype(np.int32)
+    low, high = values.min(), values.max()
+    # NaN is neither; what cannot be an index must not become one by being converted.
+    if not (low >= 0 and high < 2**53) or (values.dtype.kind == "f" and (values % 1).any()):
+        return np.full(values.shape, -1)
+    return values.astype(np.int32 if high < np.iinfo(np.int32).max else np.int64, copy=False)
 
 
 def _text(dataset: Any) -> np.ndarray:
+    """Names, one a feature or barcode, as objects."""
     values = dataset[:]
-    if values.dtype.kind == "S":
+    if values.ndim != 1 or values.dtype.kind not in "SO":
+        raise ValueError(f"{dataset.name} is no list of names")
+    if values.dtype.kind == "S" and values.dtype.itemsize <= _SHORT:
         try:
             return values.astype(str).astype(object)  # ASCII only, ten times faster
         except UnicodeDecodeError:
@@ -263,8 +308,3 @@ def _attribute(value: Any) -> str:
 
 def _keys(item: Any) -> list[str]:
     return list(item) if hasattr(item, "keys") else []
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

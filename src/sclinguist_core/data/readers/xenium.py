@@ -1,24 +1,25 @@
-"""Xenium output folders: the table of cells and their positions (no images yet).
+"""Xenium output folders: the table of cells, their positions and the morphology image.
 
 Xenium gives positions in µm; they are kept, so that here a "full-resolution pixel" is 1 µm.
 """
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from sclinguist_core.data.readers.assemble import Parts, assemble, check_table
-from sclinguist_core.data.readers.positions import match_barcodes
-from sclinguist_core.data.readers.spaceranger import section_name
-from sclinguist_core.data.readers.tenx import read_10x_h5
+from sclinguist_core.data.readers.positions import match_barcodes, read_parquet
+from sclinguist_core.data.readers.spaceranger import read_counts, section_name
+from sclinguist_core.data.readers.xenium_image import morphology_image
 from sclinguist_core.data.section import Section
 from sclinguist_core.errors import InputError
+from sclinguist_core.reading import opened, reading
 
 _CELLS = ("cells.parquet", "cells.csv.gz", "cells.csv")
+_COUNTS = ("cell_feature_matrix.h5", "cell_feature_matrix")
 _COLUMNS = ("cell_id", "x_centroid", "y_centroid")
 _EXTRA = ("cell_area", "nucleus_area", "transcript_counts")
 
@@ -29,7 +30,8 @@ def open_xenium(folder: Path, *, layer: str | None = None, name: str | None = No
     Parameters
     ----------
     folder
-        Output folder with ``cell_feature_matrix.h5`` and ``cells.parquet`` or ``cells.csv.gz``.
+        Output folder with ``cell_feature_matrix.h5`` (or the folder ``cell_feature_matrix`` with
+        matrix.mtx) and ``cells.parquet`` or ``cells.csv.gz``.
     layer
         Refused unless it is ``"X"``: these folders have no layers.
     name
@@ -45,8 +47,13 @@ def open_xenium(folder: Path, *, layer: str | None = None, name: str | None = No
     InputError
         If a file is missing, damaged, or does not go with the other.
     """
-    counts_path = folder / "cell_feature_matrix.h5"
-    table = read_10x_h5(counts_path).to_anndata(counts_path)
+    counts_path = next((folder / file for file in _COUNTS if (folder / file).exists()), None)
+    if counts_path is None:
+        raise InputError(
+            f"'{folder}' has cells but no counts that can be read, expected cell_feature_matrix.h5 "
+            "(the .zarr.zip is not read): fetch it from the same run."
+        )
+    table = read_counts(counts_path).to_anndata(counts_path)
     check_table(table, counts_path)
     cells_path = next(folder / file for file in _CELLS if (folder / file).exists())
     cells = _read_cells(cells_path)
@@ -56,7 +63,7 @@ def open_xenium(folder: Path, *, layer: str | None = None, name: str | None = No
         counts_path=counts_path,
         positions_path=cells_path,
     )
-    warnings = []
+    warnings: list[str] = []
     if (rows < 0).any():
         warnings.append(
             f"{int((rows < 0).sum()):,} of {len(rows):,} cells have no position in "
@@ -70,9 +77,12 @@ def open_xenium(folder: Path, *, layer: str | None = None, name: str | None = No
         if column in kept.columns:
             table.obs[column] = kept[column].to_numpy()
     diameter = None
-    if "cell_area" in kept.columns:
+    areas = kept.get("cell_area", pd.Series(dtype=np.float64))
+    areas = areas[(areas > 0) & (areas < np.inf)]
+    if len(areas):
         # Diameter of a disc of the median area, in µm: good enough to draw cells as points.
-        diameter = float(2 * np.sqrt(np.nanmedian(kept["cell_area"]) / np.pi))
+        diameter = float(2 * np.sqrt(areas.median() / np.pi))
+    image = morphology_image(folder, warnings)
     name = name or section_name(folder)
     return assemble(
         Parts(
@@ -80,6 +90,7 @@ def open_xenium(folder: Path, *, layer: str | None = None, name: str | None = No
             table=table,
             source=folder,
             assay="xenium",
+            images={} if image is None else {image.name: image},
             spot_diameter=diameter,
             microns_per_pixel=1.0,
             layer=layer,
@@ -89,25 +100,27 @@ def open_xenium(folder: Path, *, layer: str | None = None, name: str | None = No
 
 
 def _read_cells(path: Path) -> pd.DataFrame:
-    import pyarrow as pa
-
-    try:
-        cells = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except (pa.ArrowException, OSError, EOFError, ValueError, zlib.error) as error:
-        raise InputError(
-            f"'{path}' cannot be read as a table of cells: it is damaged; fetch it again."
-        ) from error
+    if path.suffix == ".parquet":
+        cells = read_parquet(path)
+    else:
+        with opened(path) as file, reading(path, "a table of cells"):
+            cells = pd.read_csv(file)
     missing = [column for column in _COLUMNS if column not in cells.columns]
     if missing:
         raise InputError(
             f"'{path}' lacks the column(s) {', '.join(missing)}, expected {', '.join(_COLUMNS)}: "
             "take the file that Xenium wrote."
         )
-    ids = [v.decode() if isinstance(v, bytes) else str(v) for v in cells["cell_id"]]
+    ids = [
+        v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in cells["cell_id"]
+    ]
     cells.index = pd.Index(ids, dtype=object)
     if not cells.index.is_unique:
         raise InputError(
             f"'{path}' names {int(cells.index.duplicated().sum())} cell(s) twice, expected one "
             "line a cell: take the file that Xenium wrote."
         )
+    for column in (*_COLUMNS[1:], *_EXTRA):
+        if column in cells:
+            cells[column] = pd.to_numeric(cells[column], errors="coerce")
     return cells

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_NOT_SUPPORTED = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
 class Locked(Exception):
     """Another process, or another part of this one, holds the lock."""
+
+
+class NoLocks(OSError):
+    """The file system knows no locks, as some network drives."""
 
 
 @contextmanager
@@ -29,6 +36,8 @@ def locked(path: Path) -> Iterator[None]:
     ------
     Locked
         If it is held already; nobody waits.
+    NoLocks
+        If the file system has none.
     OSError
         If the file cannot be made.
     """
@@ -39,7 +48,8 @@ def locked(path: Path) -> Iterator[None]:
         # Removed before it is let go: whoever opened it in between finds that it is not the file
         # of that name any more. Windows removes no open file; there it stays, which is harmless.
         if sys.platform != "win32":
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
         os.close(handle)
 
 
@@ -68,6 +78,10 @@ def _lock(handle: int) -> None:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError) as error:
         raise Locked from error
+    except OSError as error:
+        if error.errno in _NOT_SUPPORTED:
+            raise NoLocks(error.errno, error.strerror) from error
+        raise
 
 
 def _is_at(handle: int, path: Path) -> bool:

@@ -1,0 +1,202 @@
+"""Reading files that a user gives: whatever is wrong with one becomes a sentence about it.
+
+Files are cut off by broken downloads, written by tools that mean something else, and now and then
+made to do harm: a few bytes that unpack to more than memory holds, a pipe that never ends. Readers
+open files by what stands here, so that each of these is dealt with once.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sclinguist_core.errors import InputError
+
+MAX_RATIO = 200
+"""Most bytes that one byte of a gzip file may unpack to. Text unpacks to 3 to 30 times its size;
+gzip can reach 1032, on repetitions that no data have."""
+ALWAYS_UNPACKED = 64 * 2**20
+"""Bytes that are unpacked whatever the size of the file."""
+MAX_JSON_BYTES = 64 * 2**20
+"""Longest JSON that is read: parsing takes up to ten times as much memory."""
+
+
+@contextmanager
+def reading(path: Path, kind: str, *, remedy: str = "fetch it again") -> Iterator[None]:
+    """Say in one sentence what a library finds wrong with a file, whatever it raises.
+
+    Libraries raise nearly every exception over damaged files, and no base class is common to them;
+    so only the call that reads belongs inside, and nothing of our own.
+
+    Parameters
+    ----------
+    path
+        The file or folder.
+    kind
+        What it should be, with its article: ``"an image"``; where kinds of things have none, the
+        name alone: ``"JSON"``.
+    remedy
+        What to do.
+
+    Raises
+    ------
+    InputError
+        In place of any other exception; its own go through.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except MemoryError as error:
+        raise InputError(
+            f"'{path}' needs more memory than is free when it is read as {kind}: it is damaged, or "
+            f"too large for this machine; {remedy}, or use a machine with more memory."
+        ) from error
+    except Exception as error:
+        raise InputError(
+            f"'{path}' cannot be read as {kind} ({reason(error)}): it is damaged or not complete; "
+            f"{remedy}."
+        ) from error
+
+
+def reason(error: BaseException) -> str:
+    """First line of an error's message, shortened; its class where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip().rstrip(".:")[:300] if lines else type(error).__name__
+
+
+def plain_file(path: Path) -> Path:
+    """Refuse what is no file: folders, and pipes and devices, which might never end.
+
+    Raises
+    ------
+    InputError
+        If it is none, or cannot be looked at.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"'{path}' cannot be opened ({reason(error)}): check the path and the rights to it."
+        ) from error
+    if stat.S_ISREG(mode):
+        return path
+    found = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+    raise InputError(f"'{path}' is {found}, expected a file: check what has this name.")
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading bytes, unpacked where its name ends in ``.gz``.
+
+    Raises
+    ------
+    InputError
+        If it is no file; and, while it is read, if it unpacks to a multiple of its size that no
+        data reach.
+    """
+    with ExitStack() as stack:
+        file: Any = stack.enter_context(plain_file(path).open("rb"))
+        if path.suffix.lower() == ".gz":
+            unpacked = stack.enter_context(gzip.GzipFile(fileobj=file, mode="rb"))
+            most = max(ALWAYS_UNPACKED, MAX_RATIO * path.stat().st_size)
+            file = stack.enter_context(io.BufferedReader(_Bounded(unpacked, path, most)))
+        yield file
+
+
+def read_json(path: Path, *, remedy: str = "fetch it again") -> Any:
+    """Read a JSON file (also ``.json.gz``).
+
+    Parameters
+    ----------
+    path
+        The file.
+    remedy
+        What to do if it is damaged.
+
+    Raises
+    ------
+    InputError
+        If it is none, is nested too deeply, or is longer than `MAX_JSON_BYTES`.
+    """
+    with opened(path) as file, reading(path, "JSON", remedy=remedy):
+        content = file.read(MAX_JSON_BYTES + 1)
+        if len(content) > MAX_JSON_BYTES:
+            raise InputError(
+                f"'{path}' is longer than {MAX_JSON_BYTES // 2**20} MiB, expected some kB of JSON: "
+                "check what has this name."
+            )
+        return json.loads(content)
+
+
+def free_memory() -> int:
+    """Bytes that this process can still take."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    if sys.platform != "win32":
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY:
+            free = min(free, limit - psutil.Process().memory_info().vms)
+    return max(free, 0)
+
+
+def check_fits(n_bytes: int, path: Path) -> None:
+    """Refuse a file whose content is larger than the memory that is free.
+
+    Parameters
+    ----------
+    n_bytes
+        What its arrays take in memory, as the file states it.
+    path
+        The file.
+
+    Raises
+    ------
+    InputError
+        If it does not fit. Damaged and hostile files state sizes that are in no relation to what
+        is stored in them.
+    """
+    free = free_memory()
+    if n_bytes > free:
+        raise InputError(
+            f"'{path}' states that it holds {_size(n_bytes)}, {_size(free)} of memory are free: it "
+            "is damaged (then write it anew), or needs a machine with more memory."
+        )
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 2**30:,.1f} GiB" if n_bytes < 2**60 else "more than 10^18 bytes"
+
+
+class _Bounded(io.RawIOBase):
+    """A stream that ends in an error instead of going on for ever."""
+
+    def __init__(self, stream: gzip.GzipFile, path: Path, most: int) -> None:
+        super().__init__()
+        self._stream = stream
+        self._path = path
+        self._left = most
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read1(len(buffer))
+        self._left -= len(data)
+        if self._left < 0:
+            raise InputError(
+                f"'{self._path}' unpacks to more than {MAX_RATIO} times its size, which no data "
+                "do: it is damaged or meant to fill the memory; fetch it again from its source."
+            )
+        buffer[: len(data)] = data
+        return len(data)

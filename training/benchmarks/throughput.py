@@ -1,0 +1,198 @@
+"""Spots a second: in the model, in the whole command, and beside the published architecture.
+
+    python training/benchmarks/throughput.py [--spots 4000] [--genes 18000] [--device cuda]
+        [--write docs/results/throughput.md]
+
+The section is simulated: at least 1,800 of the bundled model's genes are expressed in every spot,
+and all of them are read. The command runs in processes of its own, started anew each time. The
+published architecture runs at full size on random weights (its speed does not depend on them),
+written out plainly and as this package runs it, in turns with the bundled model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import torch
+from hyena_speed import cells_like, cpu_name, plain_forward
+from scipy import sparse
+
+from sclinguist_core.data.align import AlignedRna, gene_aligner
+from sclinguist_core.inference.runner import make_runner
+from sclinguist_core.model.checkpoint import Checkpoint, load_checkpoint
+from sclinguist_core.model.hyena import HyenaTranslator
+from sclinguist_core.model.hyena_config import HyenaConfig
+from sclinguist_core.vocabulary.genes import gene_table
+
+FEWEST = 1_800
+"""Expressed genes of the model in every spot."""
+
+_COMMAND = """
+import atexit, sys, time
+
+def used():
+    # Unlike what wait() tells, without the memory of the process that started this one.
+    with open("/proc/self/status") as file:
+        peak = next(line.split()[1] for line in file if line.startswith("VmHWM"))
+    print(time.process_time(), peak, file=sys.stderr)
+
+atexit.register(used)
+from sclinguist_core.cli import main
+main()
+"""
+
+
+def simulate(checkpoint: Checkpoint, n_spots: int, n_genes: int, seed: int = 0) -> ad.AnnData:
+    """Spots that express genes as often as the model's reference does, and some others."""
+    rng = np.random.default_rng(seed)
+    known = checkpoint.symbols
+    others = [symbol for symbol in gene_table().index if symbol not in set(known)]
+    names = np.array([*known, *others[: n_genes - len(known)]])
+    weight = np.full(len(names), np.quantile(checkpoint.gene_share, 0.2))
+    weight[: len(known)] = checkpoint.gene_share
+    log_weight = 0.6 * np.log(np.maximum(weight, 1e-9)).astype(np.float32)
+    rows = []
+    for _ in range(n_spots):
+        # The largest of weights with Gumbel noise are a draw without replacement.
+        noise = rng.gumbel(size=len(known)).astype(np.float32)
+        n_known = int(rng.integers(FEWEST, FEWEST + 601))
+        of_model = np.argpartition(-(log_weight[: len(known)] + noise), n_known)[:n_known]
+        n_others = len(names) - len(known)
+        rest = len(known) + rng.choice(n_others, min(n_others, n_known // 10), replace=False)
+        rows.append(np.sort(np.concatenate([of_model, rest])))
+    indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+    indices = np.concatenate(rows)
+    counts = rng.geometric(0.6, len(indices)).astype(np.float32)
+    return ad.AnnData(
+        sparse.csr_matrix((counts, indices, indptr), shape=(n_spots, len(names))),
+        obs=pd.DataFrame(index=[f"spot-{i}" for i in range(n_spots)]),
+        var=pd.DataFrame(index=names),
+    )
+
+
+def in_the_model(
+    checkpoint: Checkpoint, rna: AlignedRna, device: str, repeats: int
+) -> tuple[float, float]:
+    """Rows a second through the network from CSR counts, and through the familiarity score."""
+    runner = make_runner(checkpoint, torch.device(device), np.arange(len(checkpoint.proteins)))
+    runner.run_all(rna.take(np.arange(min(256, rna.n_obs))))
+    network, score = [], []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        runner.run_all(rna)
+        network.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        assert checkpoint.familiarity is not None
+        checkpoint.familiarity.score(rna.counts, rna.measured, rna.pattern)
+        score.append(time.perf_counter() - start)
+    return rna.n_obs / float(np.median(network)), rna.n_obs / float(np.median(score))
+
+
+def whole_command(table: ad.AnnData, device: str, repeats: int) -> list[tuple[float, float, float]]:
+    """Wall seconds, processor seconds and peak GiB of ``sclinguist predict``, each run anew."""
+    runs = []
+    with tempfile.TemporaryDirectory() as folder:
+        source, output = Path(folder, "spots.h5ad"), Path(folder, "predicted.h5ad")
+        table.write_h5ad(source)
+        for _ in range(repeats):
+            output.unlink(missing_ok=True)
+            command = [sys.executable, "-c", _COMMAND, "predict", str(source), "-o", str(output)]
+            start = time.perf_counter()
+            child = subprocess.run([*command, "--device", device], capture_output=True, text=True)
+            wall = time.perf_counter() - start
+            if child.returncode:
+                sys.exit(f"sclinguist predict failed:\n{child.stderr}")
+            seconds, kib = map(float, child.stderr.splitlines()[-1].split())
+            runs.append((wall, seconds, kib / 2**20))
+    return runs
+
+
+def published(device: torch.device, repeats: int) -> dict[str, float]:
+    """Cells a second of the published architecture at full size, plain and as shipped."""
+    torch.manual_seed(0)
+    model = HyenaTranslator(HyenaConfig()).to(device).eval()
+    cells = cells_like(1, model.config.n_genes, device)
+    times: dict[str, list[float]] = {"plain": [], "as shipped": []}
+    with torch.inference_mode():
+        tables = model.tables()
+        for _ in range(repeats + 1):
+            for name, call in (
+                ("plain", lambda: plain_forward(model, cells)),
+                ("as shipped", lambda: model(cells, tables)),
+            ):
+                start = time.perf_counter()
+                call().sum().item()
+                times[name].append(time.perf_counter() - start)
+    return {name: 1.0 / min(each[1:]) for name, each in times.items()}
+
+
+def report(args: argparse.Namespace) -> str:
+    """Measure, and put it into a table."""
+    checkpoint = load_checkpoint()
+    device = torch.device(args.device)
+    table = simulate(checkpoint, args.spots, args.genes)
+    aligner = gene_aligner(table.var_names.to_numpy(), None, checkpoint.symbols)
+    rna = aligner.apply(table.X)
+    expressed = np.diff(rna.counts.indptr)
+    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+    lines = [
+        f"- {time.strftime('%Y-%m-%d')}, {machine}, {torch.get_num_threads()} threads of "
+        f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} when it began",
+        f"- Python {platform.python_version()}, torch {torch.__version__}",
+        f"- `{' '.join(['python', 'training/benchmarks/throughput.py', *sys.argv[1:]])}`",
+        f"- {table.n_obs:,} spots x {table.n_vars:,} genes; {expressed.min():,} to "
+        f"{expressed.max():,} of the model's genes expressed (median "
+        f"{int(np.median(expressed)):,}), none dropped; {len(checkpoint.proteins)} proteins",
+        "",
+        "| what | spots a second | seconds | |",
+        "|---|---|---|---|",
+    ]
+    old = {} if args.skip_published else published(device, args.repeats)
+    network, score = in_the_model(checkpoint, rna, args.device, args.repeats)
+    lines += [
+        f"| in the model | {network:,.0f} | {args.spots / network:.2f} | counts to protein |",
+        f"| out-of-distribution score | {score:,.0f} | {args.spots / score:.2f} | |",
+    ]
+    for wall, cpu, gib in whole_command(table, args.device, args.repeats):
+        lines.append(
+            f"| `sclinguist predict`, whole command | {args.spots / wall:,.0f} | {wall:.1f} | "
+            f"{cpu:.1f} s of processor, {gib:.2f} GiB |"
+        )
+    for name, rate in old.items():
+        lines.append(
+            f"| published architecture, {name} | {rate:.2f} | {args.spots / rate:,.0f} | the "
+            f"bundled model is {network / rate:,.0f} times as fast |"
+        )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return "\n".join([*lines, "", f"Most memory of the benchmark itself: {peak:.1f} GiB.", ""])
+
+
+def main() -> None:
+    """Print the table, and write it where asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--spots", type=int, default=4_000)
+    parser.add_argument("--genes", type=int, default=18_000)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--skip-published", action="store_true")
+    parser.add_argument("--write", type=Path)
+    args = parser.parse_args()
+    text = report(args)
+    print(text)
+    if args.write is not None:
+        args.write.write_text(f"# Throughput\n\n{text}", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
