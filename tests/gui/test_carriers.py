@@ -9,7 +9,8 @@ from scipy import sparse
 
 from napari_sclinguist import carriers
 from napari_sclinguist.carriers.bins import BinsCarrier, find_grid
-from napari_sclinguist.carriers.cells import CellsCarrier, LookupLevel, paint_discs
+from napari_sclinguist.carriers.cell_levels import CellTable, LookupLevel, MeanLevel
+from napari_sclinguist.carriers.cells import CellsCarrier, paint_discs
 from napari_sclinguist.carriers.points import PointsCarrier
 from napari_sclinguist.control.catalogue import Catalogue
 from napari_sclinguist.control.view import View, picture
@@ -140,13 +141,44 @@ def test_discs_at_the_edge_are_cut():
 
 def test_a_level_is_looked_up_where_it_is_asked():
     labels = np.array([[0, 1], [2, 0]], np.int32)
-    level = LookupLevel(labels, np.array([np.nan, 5.0, 7.0], np.float32))
+    table = CellTable(2)
+    level = LookupLevel(labels, table)
+    assert np.isnan(level).all()
+    table.write(np.array([5.0, 7.0]))
     assert (level.shape, level.ndim, level.size) == ((2, 2), 2, 4)
     assert level[0:1, 1:2].tolist() == [[5.0]]
     np.testing.assert_array_equal(np.asarray(level), [[np.nan, 5.0], [7.0, np.nan]])
-    colours = LookupLevel(labels, np.arange(12, dtype=np.uint8).reshape(3, 4))
+    table = CellTable(2, colours=True)
+    table.write(np.arange(8, dtype=np.uint8).reshape(2, 4))
+    colours = LookupLevel(labels, table)
     assert colours.shape == (2, 2, 4)
-    assert colours[1:2, 0:1, :3].tolist() == [[[8, 9, 10]]]
+    assert colours[1:2, 0:1, :3].tolist() == [[[4, 5, 6]]]
+    assert np.asarray(colours)[0, 0].tolist() == [0, 0, 0, 0]
+
+
+def test_from_afar_a_pixel_shows_the_mean_of_its_cells():
+    # Three cells in the first pixel, two in the second, of which one reaches into the third.
+    labels = np.array([[1, 4, 5, 0]], np.int32)
+    table = CellTable(5)
+    level = MeanLevel(labels, np.array([0, 0, 0, 1, 1]), table)
+    table.write(np.array([1.0, 2.0, 6.0, 4.0, 8.0]))
+    np.testing.assert_allclose(np.asarray(level), [[3.0, 6.0, 8.0, np.nan]])
+    table.write(np.array([1.0, np.nan, 6.0, np.nan, np.nan]))  # unknown ones do not count
+    np.testing.assert_allclose(np.asarray(level), [[3.5, np.nan, np.nan, np.nan]])
+    assert level[0:1, 0:1].tolist() == [[3.5]]
+
+
+def test_from_afar_colours_count_by_their_opacity():
+    labels = np.array([[1, 4, 5, 0]], np.int32)
+    table = CellTable(5, colours=True)
+    level = MeanLevel(labels, np.array([0, 0, 0, 1, 1]), table)
+    red, green, none = (200, 0, 0, 100), (0, 100, 0, 200), (9, 9, 9, 0)
+    table.write(np.array([red, green, none, none, green], np.uint8))
+    # 200 · 100 / 300 and 100 · 200 / 300, rounded; opacity (100 + 200 + 0) / 3.
+    expected = [[67, 67, 0, 100], [0, 100, 0, 100], list(green), [0, 0, 0, 0]]
+    assert np.asarray(level)[0].tolist() == expected
+    table.write(np.zeros((5, 4), np.uint8))
+    assert not np.asarray(level).any()
 
 
 def test_cells_lie_where_their_positions_are_and_switch_in_place(cells):
@@ -167,6 +199,27 @@ def test_cells_lie_where_their_positions_are_and_switch_in_place(cells):
     np.testing.assert_array_equal(drawn, np.asarray(layer.data[layer.data_level]))
     row, column = np.argwhere(carrier.levels[0] == 10)[0]
     assert layer.data[0][row, column] == catalogue.values("mRNA:A")[9]
+
+
+def test_coarse_levels_of_cells_are_means(monkeypatch, cells):
+    monkeypatch.setattr("napari_sclinguist.carriers.cells._SMALLEST_LEVEL", 4)
+    carrier = CellsCarrier(cells)
+    catalogue = Catalogue(cells)
+    shown = picture(catalogue, number_view())
+    levels, arguments, kind = carrier.layer_data(shown)
+    kinds = [type(level) for level in levels]
+    first = kinds.index(MeanLevel)
+    assert first > 0
+    assert kinds == [LookupLevel] * first + [MeanLevel] * (len(kinds) - first)
+    # Of the smallest one every pixel holds several cells: their sum stays that of all cells.
+    coarse = levels[-1]
+    counts = np.bincount(coarse.places, minlength=coarse.size).reshape(coarse.shape)
+    assert counts.max() > 4
+    layer = Layer.create(levels, arguments, kind)
+    for key in ("column:number", "mRNA:A"):
+        carrier.update(layer, picture(catalogue, View(keys=(key,))))
+        total = (np.nan_to_num(np.asarray(layer.data[-1])) * counts).sum()
+        assert total == pytest.approx(catalogue.values(key).sum(), rel=1e-5)
 
 
 def test_many_cells_stay_within_the_largest_image(monkeypatch, cells):

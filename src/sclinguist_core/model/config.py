@@ -150,7 +150,8 @@ def _checked(key: str, value: Any, kind: Any) -> Any:
     """Refuse what is not of a field's kind; YAML takes ``1e-3`` for text, here it is a number."""
     if kind == "bool" and not isinstance(value, bool):
         raise ValueError(f"{key}: expected true or false, found {value!r}")
-    if kind == "str" and not isinstance(value, str):
+    # YAML reads a bare 32 as a number; which texts are known is for the dataclass to say.
+    if kind == "str" and (isinstance(value, bool) or not isinstance(value, str | int | float)):
         raise ValueError(f"{key}: expected text, found {value!r}")
     if kind not in ("int", "float"):
         return value
