@@ -80,7 +80,7 @@ from sclinguist_core.inference.runner import TranslatorRunner
 
 def interrupted(*_):
     signal.raise_signal(signal.SIGINT)
-    time.sleep(30)  # beside other threads Python may take a moment to notice
+    time.sleep(3)  # beside other threads Python may take a moment to notice
 
 TranslatorRunner._forward = interrupted
 from sclinguist_core.cli import main

@@ -8,11 +8,13 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
+from typer.core import TyperGroup
 
 from sclinguist_core.errors import InputError
+from sclinguist_core.reading import reason
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +64,23 @@ def progress_bar(description: str, *, unit: str) -> Iterator[Bar]:
         refresh_per_second=5,
     ) as progress:
         yield Bar(progress, description)
+
+
+class Commands(TyperGroup):
+    """Commands in which a file that ends too early is an error.
+
+    Click takes an `EOFError` for the end of what a user types, and says no more than "Aborted.".
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except EOFError as error:
+            raise InputError(
+                f"A file ends too early ({reason(error)}), expected a complete one: compare the "
+                "sizes of what was given with those at its source, and fetch it again."
+            ) from error
 
 
 def run_app(app: typer.Typer) -> None:

@@ -29,9 +29,14 @@ class NotEnoughMemoryError(InputError):
 
 
 def _one_line(text: str) -> str:
-    if len(text) > _LONGEST:
-        text = f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
-    return visible(text)
+    # Written out, a character may take ten: shortened before, for speed, and after.
+    return _shortened(visible(_shortened(text)))
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
 
 
 def visible(text: str) -> str:

@@ -15,7 +15,9 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from itertools import repeat
 from pathlib import Path
 
 from sclinguist_core.locks import Locked, NoLocks, locked
@@ -28,6 +30,7 @@ _OLD = "old"
 """Folder in a holder for what makes way; it comes back if the writer is killed just then."""
 _NAME_CHARACTERS = 60
 """With four bytes a character, dots, random part and suffix: the 255 bytes a name may have."""
+_SYNCS_AT_ONCE = 16
 _CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
@@ -37,7 +40,8 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
     The name has the same suffix and lies on the same disk. After an exception, Ctrl-C included, an
     older file of that name is as it was. Where `path` is a link, the file that it leads to is
-    replaced, and the link stays.
+    replaced, and the link stays. The new file has the rights of the older one, or those that any
+    new file of this user has.
 
     Parameters
     ----------
@@ -56,10 +60,11 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     with holder(final) as folder:
         new = folder / final.name
         yield new
-        # Some libraries write for the owner alone; results are there to be shown.
-        new.chmod(0o644)
         if durable:
             sync(new)
+        # Some libraries write for the owner alone; results are there to be shown. Last, since the
+        # older file may be one that nobody may write to.
+        new.chmod(_rights(final, folder))
         os.replace(new, final)
         if durable:
             sync_names(final.parent)
@@ -84,24 +89,14 @@ def remove_leftovers(final: Path) -> None:
 
     Killed in the moment between two names (see `replace_folder`), the older folder comes back.
     """
-    begin = _beginning(final)
-    try:
-        entries = [
-            Path(entry.path)
-            for entry in os.scandir(final.parent)
-            if entry.name.startswith(begin)
-            and entry.name.endswith(_SUFFIX)
-            and entry.is_dir(follow_symlinks=False)
-        ]
-    except OSError:
-        return  # whoever writes there will say what is wrong
-    for folder in entries:
-        try:
-            with locked(folder / _LOCK):
-                _bring_back(folder)
-        except (Locked, OSError):
-            continue  # its writer lives, or it belongs to somebody else
-        shutil.rmtree(folder, ignore_errors=True)
+    for folder in _leftovers(final.parent, _beginning(final)):
+        _remove_leftover(folder)
+
+
+def remove_all_leftovers(folder: Path) -> None:
+    """Remove what killed writers of anything in a folder have left, as `remove_leftovers` does."""
+    for leftover in _leftovers(folder, "."):
+        _remove_leftover(leftover)
 
 
 def replace_folder(new: Path, final: Path) -> None:
@@ -124,13 +119,13 @@ def replace_folder(new: Path, final: Path) -> None:
         shutil.rmtree(new, ignore_errors=True)
     else:
         with holder(final) as spare:
-            old = spare / _OLD / final.name
-            old.parent.mkdir()
-            os.replace(final, old)
+            (spare / _OLD).mkdir()
             try:
+                os.replace(final, spare / _OLD / final.name)
                 os.replace(new, final)
             except BaseException:
-                os.replace(old, final)
+                # Ctrl-C may come when either is done already: what has which name decides.
+                _bring_back(spare)
                 raise
 
 
@@ -146,10 +141,14 @@ def sync(path: Path) -> None:
         # Windows brings to the disk only what was opened for writing.
         _sync(path, os.O_RDWR)
         return
-    for folder, _, names in os.walk(path):
-        for name in names:
-            _sync(Path(folder, name), os.O_RDWR)
-        sync_names(Path(folder))
+    folders = list(os.walk(path))
+    files = [Path(folder, name) for folder, _, names in folders for name in names]
+    # A disk brings many files down together in the time that one takes.
+    with ThreadPoolExecutor(_SYNCS_AT_ONCE) as pool:
+        for _ in pool.map(_sync, files, repeat(os.O_RDWR)):
+            pass
+        for _ in pool.map(sync_names, [Path(folder) for folder, _, _ in folders]):
+            pass
 
 
 def sync_names(folder: Path) -> None:
@@ -181,13 +180,61 @@ def _beginning(final: Path) -> str:
     return f".{final.name[:_NAME_CHARACTERS]}."
 
 
+def _rights(final: Path, holder: Path) -> int:
+    """Rights of the older file, else those that a new one has here (by umask, say)."""
+    if not final.exists():
+        final = holder / ".rights"
+        final.touch()
+    return final.stat().st_mode & 0o777
+
+
+def _leftovers(parent: Path, begin: str) -> list[Path]:
+    """List the holders in a folder whose names begin so; none where it cannot be looked into."""
+    try:
+        return [
+            Path(entry.path)
+            for entry in os.scandir(parent)
+            if entry.name.startswith(begin)
+            and entry.name.endswith(_SUFFIX)
+            and entry.is_dir(follow_symlinks=False)
+            and _is_holder(entry.path)
+        ]
+    except OSError:
+        return []  # whoever writes there will say what is wrong
+
+
+def _is_holder(folder: str) -> bool:
+    """Whether a folder is one of ours: its lock is in it, or nothing but what had to make way.
+
+    Empty is one whose writer was killed before it had its lock.
+    """
+    found = os.listdir(folder)
+    return _LOCK in found or set(found) <= {_OLD}
+
+
+def _remove_leftover(folder: Path) -> None:
+    """Remove a holder whose writer is dead."""
+    try:
+        with locked(folder / _LOCK):
+            _discard(folder)
+    except (Locked, OSError):
+        return  # its writer lives, or it belongs to somebody else
+    if sys.platform == "win32":  # where the file of a lock that is held cannot be removed
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _discard(folder: Path) -> None:
+    _bring_back(folder)  # if that fails, nothing is removed
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def _make_holder(final: Path, stack: ExitStack) -> Path:
     """Make a folder whose lock is held until `stack` ends, which also removes the folder."""
     while True:
         made = tempfile.mkdtemp(prefix=_beginning(final), suffix=_SUFFIX, dir=final.parent)
         path = Path(made)
         with ExitStack() as undo:
-            undo.callback(shutil.rmtree, path, ignore_errors=True)
+            undo.callback(_discard, path)
             try:
                 undo.enter_context(locked(path / _LOCK))
             except (Locked, FileNotFoundError):

@@ -53,6 +53,13 @@ def locked(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def remove_stale(path: Path) -> None:
+    """Remove the file of a lock that a killed process has left; one that is held stays."""
+    if path.exists():
+        with suppress(Locked, OSError), locked(path):
+            pass
+
+
 def _acquire(path: Path) -> int:
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)

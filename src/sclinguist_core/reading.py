@@ -7,11 +7,14 @@ open files by what stands here, so that each of these is dealt with once.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import json
+import os
 import stat
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -72,16 +75,39 @@ def reason(error: BaseException) -> str:
     return lines[0].strip().rstrip(".:")[:300] if lines else type(error).__name__
 
 
+def check_path(path: Path) -> Path:
+    """Refuse what no file can be called: a name that is too long, or half a character.
+
+    Raises
+    ------
+    InputError
+        If the system cannot so much as look whether there is such a file.
+    """
+    try:
+        os.lstat(path)
+    except ValueError as error:
+        raise InputError(
+            f"'{path}' cannot be the name of a file ({reason(error)}): choose another name."
+        ) from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(f"'{path}' is too long for a name: choose a shorter one.") from error
+    return path
+
+
 def plain_file(path: Path) -> Path:
     """Refuse what is no file: folders, and pipes and devices, which might never end.
 
     Raises
     ------
     InputError
-        If it is none, or cannot be looked at.
+        If it is none, or may not be read.
     """
     try:
         mode = path.stat().st_mode
+        if stat.S_ISREG(mode):
+            # Some libraries take a file that may not be read for one that is not there.
+            path.open("rb").close()
     except (OSError, ValueError) as error:
         raise InputError(
             f"'{path}' cannot be opened ({reason(error)}): check the path and the rights to it."
@@ -99,16 +125,27 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     Raises
     ------
     InputError
-        If it is no file; and, while it is read, if it unpacks to a multiple of its size that no
-        data reach.
+        If it is no file; and, while it is read, if it cannot be unpacked, or unpacks to a multiple
+        of its size that no data reach.
     """
-    with ExitStack() as stack:
+    with _unpacking(path), ExitStack() as stack:
         file: Any = stack.enter_context(plain_file(path).open("rb"))
         if path.suffix.lower() == ".gz":
             unpacked = stack.enter_context(gzip.GzipFile(fileobj=file, mode="rb"))
             most = max(ALWAYS_UNPACKED, MAX_RATIO * path.stat().st_size)
             file = stack.enter_context(io.BufferedReader(_Bounded(unpacked, path, most)))
         yield file
+
+
+@contextmanager
+def _unpacking(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(
+            f"'{path}' cannot be unpacked ({reason(error)}): it is damaged or not complete; fetch "
+            "it again."
+        ) from error
 
 
 def read_json(path: Path, *, remedy: str = "fetch it again") -> Any:
@@ -147,7 +184,53 @@ def free_memory() -> int:
         limit, _ = resource.getrlimit(resource.RLIMIT_AS)
         if limit != resource.RLIM_INFINITY:
             free = min(free, limit - psutil.Process().memory_info().vms)
+    if sys.platform == "linux":
+        free = min(free, *_left_in_groups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")))
     return max(free, 0)
+
+
+def _left_in_groups(memberships: Path, root: Path) -> list[int]:
+    """Bytes that the control groups of this process leave to it, as in containers and queues.
+
+    Parameters
+    ----------
+    memberships
+        ``/proc/self/cgroup``: a line of number, controllers and path for each.
+    root
+        Where the groups are; in a container its own group is the root.
+    """
+    left = [sys.maxsize]
+    try:
+        lines = memberships.read_text().splitlines()
+    except OSError:
+        return left
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, inside = rest.partition(":")
+        if not controllers:
+            base, names = root, ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            base = root / "memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        group = base / inside.lstrip("/")
+        for folder in (group, *group.parents):  # each is limited by those that it lies in
+            left += _left_in(folder, *names)
+            if folder == base:
+                break
+    return left
+
+
+def _left_in(group: Path, limit: str, used: str, cached: str) -> list[int]:
+    """Bytes that one control group leaves; empty where it has no limit."""
+    try:
+        most, taken = int((group / limit).read_text()), int((group / used).read_text())
+        stats = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # not there, or "max"
+        return []
+    # What files have in the cache is given back when memory is asked for.
+    return [most - taken + int(stats.get(cached, 0))]
 
 
 def check_fits(n_bytes: int, path: Path) -> None:

@@ -59,6 +59,33 @@ def test_rows_are_those_of_the_table(tmp_path, suffix, kind, dtype):
             np.testing.assert_array_equal(found.toarray(), expected.counts[rows].toarray())
 
 
+@pytest.mark.parametrize("key", ["uns/spatial/slide_7/images/hires", "obsm/spatial"])
+def test_small_elements_that_state_to_be_large(tmp_path, key):
+    """Images are not read at all; of positions the size is looked at first."""
+    cells = paired_cells(60)
+    cells.obsm["spatial"] = np.random.default_rng(0).uniform(0, 1_000, (60, 2))
+    cells.uns["spatial"] = {
+        "slide_7": {
+            "images": {"hires": np.zeros((2, 2))},
+            "scalefactors": {"tissue_hires_scalef": 1.0},
+        }
+    }
+    path = written(cells, tmp_path / "cells.h5ad")
+    with h5py.File(path, "a") as file:
+        attributes = dict(file[key].attrs)
+        del file[key]
+        file.create_dataset(key, shape=(60, 10**9), chunks=(1, 10**4), dtype="f8")
+        file[key].attrs.update(attributes)
+    if key.startswith("uns"):
+        with BackedSection(path) as section:
+            assert section.name == "slide_7"
+            assert section.is_spatial
+            assert "outside the image 'hires' (1000000000 x 60 pixels)" in section.warnings[0]
+    else:
+        with pytest.raises(InputError, match=r"states that it holds 447\.0 GiB"):
+            BackedSection(path)
+
+
 def test_what_a_section_says_is_what_it_says_in_memory(tmp_path, suffix):
     cells = paired_cells(60)
     rng = np.random.default_rng(0)
@@ -251,6 +278,24 @@ def test_a_copy_holds_what_the_table_held(tmp_path, suffix, target):
     found = read[target](tmp_path / f"copy.{target}")
     assert_equal(found, expected, exact=True)
     assert found.uns["frame"].equals(expected.uns["frame"])
+
+
+def test_a_frame_of_very_many_columns(tmp_path, suffix):
+    path = written(paired_cells(40), tmp_path / f"cells.{suffix}")
+    names = [f"a protein with a long name, number {number}" for number in range(3_000)]
+    out = tmp_path / f"wide.{suffix}"
+    with (
+        backed_section.BackedTable(path) as source,
+        PartWriter(source, out, leave_out=["X", "obsm/protein"]) as writer,
+    ):
+        for number, column in enumerate(writer.add_frame("wide", names)):
+            column[0:40] = np.full(40, number, np.float32)
+        writer.finish()
+    found = (ad.read_zarr if suffix == "zarr" else ad.read_h5ad)(out)
+    assert found.obsm["wide"].columns.tolist() == names
+    np.testing.assert_array_equal(found.obsm["wide"].iloc[7], np.arange(3_000))
+    assert list(found.obsm) == ["wide"]
+    assert found.X is None
 
 
 def test_changing_a_copy_leaves_the_input_alone(tmp_path):

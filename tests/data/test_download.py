@@ -1,5 +1,6 @@
 """Download of a data set from a server on this machine, with everything that goes wrong."""
 
+import errno
 import hashlib
 import json
 import os
@@ -17,12 +18,13 @@ from itertools import count
 import pytest
 
 from file_server import H5_BEGIN, FileServer, Served, made_up_dataset, publish_section, tar_gz
+from sclinguist_core import locks
 from sclinguist_core.data.datasets import datasets, find_dataset
 from sclinguist_core.data.download import download_iter, downloaded
 from sclinguist_core.data.http_file import Patience, fetch_iter
 from sclinguist_core.data.readers import open_section
 from sclinguist_core.errors import InputError
-from sclinguist_core.locks import Locked, locked
+from sclinguist_core.locks import Locked, NoLocks, locked
 from sclinguist_core.resources import sample_section_path
 
 IMPATIENT = Patience(timeout=20.0, attempts=3, pause=0.0)
@@ -419,6 +421,15 @@ def test_a_second_download_is_refused_while_the_first_runs(server, folder):
     assert "is being downloaded already" in refusal(made_up_dataset(server), folder)
     first.close()
     server.files["counts.h5"].stalls_after = None
+    run(made_up_dataset(server), folder)
+    check(folder)
+
+
+def test_a_drive_without_locks_takes_a_download(server, folder, monkeypatch):
+    def no_locks(handle):
+        raise NoLocks(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(locks, "_lock", no_locks)
     run(made_up_dataset(server), folder)
     check(folder)
 

@@ -179,11 +179,11 @@ def test_geojson_that_is_none(tmp_path, content, message):
 
 
 def test_files_that_are_not_there(tmp_path):
-    with pytest.raises(InputError, match=r"Cannot read.*gone.json.*No such file"):
+    with pytest.raises(InputError, match=r"gone.json.*cannot be opened.*No such file"):
         read_geojson(tmp_path / "gone.json")
-    with pytest.raises(InputError, match="Cannot read"):
+    with pytest.raises(InputError, match="is a folder"):
         read_geojson(tmp_path)
-    with pytest.raises(InputError, match=r"Cannot read.*gone.csv"):
+    with pytest.raises(InputError, match=r"gone.csv.*cannot be opened"):
         read_loupe_categories(tmp_path / "gone.csv")
     with pytest.raises(InputError, match=r"Cannot write.*No such file"):
         write_geojson([], tmp_path / "gone" / "r.geojson")

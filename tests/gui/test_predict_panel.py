@@ -1,6 +1,7 @@
 """One button: predict, in a real window, with the bundled checkpoint."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,8 @@ import pytest
 from qtpy.QtWidgets import QApplication
 
 from napari_sclinguist.control.jobs import State
-from napari_sclinguist.control.predicting import START_SECONDS, Predicting, duration
+from napari_sclinguist.control.predicting import START_SECONDS, Predicting, duration, work
+from napari_sclinguist.control.protein_choice import Which
 from napari_sclinguist.control.remembered import Remembered
 from sclinguist_core.accelerator import Accelerator, Card
 from sclinguist_core.errors import InputError, NotEnoughMemoryError
@@ -257,8 +259,6 @@ def test_a_section_without_rna_says_why_it_cannot_be_predicted(
 ):
     table = sample_part.table
     proteins = table[:, (table.var["feature_types"] == "Antibody Capture").to_numpy()].copy()
-    from dataclasses import replace
-
     add_section(replace(sample_part, table=proteins, name="proteins alone"))
     wait_until(qtbot, lambda: panel.predicting.facts is not None)
     assert "has no RNA" in panel.genes.text()
@@ -271,13 +271,20 @@ def test_an_estimate_rests_on_the_last_run(dock, opened, qtbot, tmp_path):
     wait_until(qtbot, lambda: predicting.facts is not None)
     _, known = predicting.estimate()
     assert not known
-    remembered.set_rate("cpu", "bundled", predicting.facts.n_expressed / 7)
+    remembered.set_rate("cpu", "bundled", work(predicting.facts, 237) / 7)
     predicting = Predicting(dock.workspace, Remembered(tmp_path / "window.json"))
     wait_until(qtbot, lambda: predicting.facts is not None)
     assert predicting.estimate() == (pytest.approx(7 + START_SECONDS, abs=0.1), True)
+    # Fewer proteins take less time, and many small rows less than few large ones of as many genes.
+    predicting.choose_proteins(Which.NAMED, "CD3, CD19")
+    assert START_SECONDS < predicting.estimate()[0] < 7 + START_SECONDS
+    facts = predicting.facts
+    assert work(replace(facts, n_rows=2 * facts.n_rows), 2) > work(facts, 2) + 400 * facts.n_rows
 
 
-@pytest.mark.parametrize("content", ["", "[1]", '{"rates": 5, "recent_models": {}}', "{"])
+@pytest.mark.parametrize(
+    "content", ["", "[1]", '{"rates_of_work": 5, "recent_models": {}}', '{"rates": {}}', "{"]
+)
 def test_damaged_memories_count_as_none(tmp_path, content):
     path = tmp_path / "window.json"
     path.write_text(content)
@@ -296,8 +303,6 @@ def test_times_are_said_as_people_do(seconds, said):
 
 
 def test_predictions_are_kept_apart_by_section(dock, panel, add_section, sample_part, qtbot):
-    from dataclasses import replace
-
     first = add_section(sample_part)
     second = add_section(replace(sample_part, table=sample_part.table.copy(), name="second"))
     assert dock.workspace.active is second
@@ -307,3 +312,44 @@ def test_predictions_are_kept_apart_by_section(dock, panel, add_section, sample_
     assert "protein_predicted" not in second.section.table.obsm
     assert [one.dirty for one in dock.workspace.sections] == [True, False]
     assert dock.section_bar.chooser.itemText(0).startswith("●")
+
+
+def test_proteins_are_chosen_by_name(dock, panel, opened, qtbot):
+    wait_until(qtbot, panel.button.isEnabled)
+    titles = [panel.proteins.itemText(i) for i in range(panel.proteins.count())]
+    assert titles[0] == "All 237"
+    assert titles[1].endswith("predicted best")
+    assert not panel.names.isVisible()
+    assert panel.time.geometry().top() - panel.proteins.geometry().bottom() < 12  # no empty row
+    panel.proteins.setCurrentIndex(2)
+    panel.proteins.activated.emit(2)
+    assert panel.names.isVisible()
+    assert not panel.button.isEnabled()
+    assert "Type names" in panel.note.text()
+    panel.names.setText("CD19, CDX9")
+    assert "No protein is known by the name 'CDX9'" in panel.note.text()
+    assert not panel.button.isEnabled()
+    panel.names.setText("CD19, PD-1")
+    assert not panel.note.isVisible()
+    panel.button.click()
+    wait_until(qtbot, lambda: dock.workspace.jobs.state is State.IDLE)
+    predicted = opened.section.table.obsm["protein_predicted"]
+    assert sorted(predicted.columns) == ["CD19", "CD279"]
+
+
+def test_where_memory_is_short_fewer_proteins_are_proposed_before_any_work(
+    dock, panel, opened, qtbot, monkeypatch
+):
+    wait_until(qtbot, panel.button.isEnabled)
+    proteins = panel.predicting.proteins
+    # As much as 20 proteins of this section take.
+    free = 20.5 * proteins.offer.bytes_each / 0.85
+    monkeypatch.setattr(proteins, "_free", lambda: free)
+    proteins.take(proteins.offer)
+    panel.predicting.changed.emit()
+    assert panel.proteins.currentText() == "The 20 predicted best"
+    assert panel.note.text().startswith("All 237 proteins of 221 spots would take")
+    assert panel.button.isEnabled()
+    panel.proteins.activated.emit(0)
+    assert "close other sections and programs" in panel.note.text()
+    assert not panel.button.isEnabled()

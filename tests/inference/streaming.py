@@ -185,8 +185,9 @@ if moment == "writing":
     stream_merge.PartWriter.add_uns = die
 elif moment == "finishing":
     stream_merge.sync_names = die
-elif moment == "removing":
-    work.remove = die
+elif moment == "small files":
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (number, number))
 try:
     print(stream.predict_to(**options))
 except InputError as error:

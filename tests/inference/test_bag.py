@@ -1,5 +1,8 @@
 """Bags of cells: the right neighbours, weights that sum to one, odd input."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -78,7 +81,8 @@ def test_many_rows_are_searched_approximately(places, monkeypatch):
             distance = ((rows[:, None] - rows[None]) ** 2).sum(axis=2)
             self.neighbor_graph = (np.argsort(distance, axis=1)[:, :n_neighbors], None)
 
-    monkeypatch.setattr("pynndescent.NNDescent", Descent)
+    # In place of the module, too: importing it takes half a minute.
+    monkeypatch.setitem(sys.modules, "pynndescent", SimpleNamespace(NNDescent=Descent))
     exact = bag_weights(None, places, "nearest", n_neighbours=5)
     monkeypatch.setattr(bag, "EXACT_ROWS", 50)
     assert (exact != bag_weights(None, places, "nearest", n_neighbours=5)).nnz == 0

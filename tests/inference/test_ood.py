@@ -25,7 +25,12 @@ from sclinguist_core.model.checkpoint import (
     save_checkpoint,
 )
 from sclinguist_core.model.config import TranslatorConfig
-from sclinguist_core.model.familiarity import Familiarity, read_familiarity, surprise
+from sclinguist_core.model.familiarity import (
+    Familiarity,
+    excess_in_batches,
+    read_familiarity,
+    surprise,
+)
 from sclinguist_core.train.corpus import (
     gene_statistics,
     gene_universe,
@@ -66,6 +71,28 @@ def test_depth_panel_and_mixture_do_not_surprise(profiles):
     assert abs(deep - shallow) < 0.01
     assert abs(deep - subset) < 0.02
     assert strange > 0.3
+
+
+def test_a_card_computes_many_rows_at_a_time_and_the_same(profiles, monkeypatch):
+    rng = np.random.default_rng(3)
+    reads, measured, pattern = rows(profiles[rng.integers(0, 4, 60)], 300, rng)
+    expected = surprise(profiles, reads, measured, pattern)
+    assert np.ptp(expected) > 0.05
+    # As many tokens in a batch as a few rows have.
+    monkeypatch.setattr("sclinguist_core.model.familiarity._CARD_VALUES", 4 * 1_000)
+    found = excess_in_batches(profiles, reads, torch.device("cpu"))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_card_without_memory_leaves_the_score_to_the_processor(profiles, monkeypatch, caplog):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("sclinguist_core.model.familiarity.excess_in_batches", full)
+    given = rows(profiles, 300, np.random.default_rng(4))
+    found = surprise(profiles, *given, torch.device("meta"))
+    np.testing.assert_array_equal(found, surprise(profiles, *given))
+    assert "no memory" in caplog.text
 
 
 def test_score_is_the_share_of_less_strange_rows(profiles):

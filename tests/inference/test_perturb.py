@@ -125,7 +125,8 @@ def test_expression_is_scaled_in_linear_space():
 @pytest.mark.parametrize("spatial", [False, True])
 def test_change_is_the_difference_of_two_predictions(spots, bundled, monkeypatch, scale, spatial):
     """Sections whose normalised values are given by hand, not recomputed from what is left."""
-    monkeypatch.setitem(RNA_NORMALIZATIONS, NORMALIZATION, lambda counts, share: counts.log1p())
+    ones = lambda counts, share: np.ones(counts.shape[0], np.float32)  # noqa: E731
+    monkeypatch.setitem(RNA_NORMALIZATIONS, NORMALIZATION, ones)
     table = spots.table[:55].copy()
     if not spatial:
         del table.obsm["spatial"]

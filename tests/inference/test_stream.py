@@ -63,16 +63,16 @@ def test_result_is_that_of_a_table_in_memory(model, tmp_path, source, output):
 
 
 @pytest.mark.parametrize(
-    ("kind", "dtype", "where"),
+    ("suffix", "kind", "dtype", "where"),
     [
-        ("csr", np.int16, "X"),
-        ("csr", np.int64, "layers/counts"),
-        ("csr", np.float64, "raw"),
-        ("dense", np.float32, "X"),
-        ("dense", np.uint16, "layers/umis"),
+        ("h5ad", "csr", np.int16, "X"),
+        ("zarr", "csr", np.int64, "layers/counts"),
+        ("h5ad", "csr", np.float64, "raw"),
+        ("zarr", "dense", np.float32, "X"),
+        ("h5ad", "dense", np.uint16, "layers/umis"),
+        ("zarr", "dense", np.int64, "raw"),
     ],
 )
-@pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
 def test_counts_of_any_kind_and_place(model, tmp_path, kind, dtype, where, suffix):
     cells = table(kind=kind, dtype=dtype)
     if where != "X":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 
 import pytest
@@ -11,7 +12,7 @@ from inference import streaming
 from inference.streaming import BLOCK_VALUES, child, n_blocks, read, table
 from sclinguist_core.data.write import write_table
 from sclinguist_core.errors import InputError
-from sclinguist_core.inference import ranks, stream
+from sclinguist_core.inference import ranks, stream, stream_work
 from sclinguist_core.inference.progress import finish
 from sclinguist_core.inference.ranks import Rank, device_of, find_rank, share_threads
 from sclinguist_core.inference.stream import predict_to_iter
@@ -44,6 +45,32 @@ def alone(source, model, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
     monkeypatch.setattr(stream, "BLOCK_VALUES", BLOCK_VALUES)
+
+
+def begin(source, output, model, count=2):
+    """Let the first process make the work folder, and stop it before its first block."""
+    steps = predict_to_iter(source, output, model=model, rank=Rank(index=0, count=count))
+    work = output.with_name(f"{output.name}.partial")
+    while not (work / "journal.json").exists():
+        next(steps)
+    steps.close()
+    assert not list(work.glob("block-*"))
+    return work
+
+
+class Clock:
+    """Time that passes only while somebody sleeps."""
+
+    def __init__(self):
+        self.slept = 0.0
+
+    def monotonic(self):
+        return self.slept
+
+    perf_counter = monotonic
+
+    def sleep(self, seconds):
+        self.slept += seconds
 
 
 def slurm(index, count):
@@ -89,6 +116,7 @@ def test_slurm_killed_and_started_with_another_number(source, model, alone, tmp_
 
 def test_the_first_does_what_a_dead_one_left(source, model, alone, tmp_path):
     output = tmp_path / "out.zarr"
+    begin(source, output, model)
     dying = child(source, output, model, moment="after", number=1, environment=slurm(1, 2))
     dying.communicate(timeout=120)
     assert dying.returncode == -signal.SIGKILL
@@ -100,6 +128,7 @@ def test_the_first_does_what_a_dead_one_left(source, model, alone, tmp_path):
 
 def test_each_does_its_own_share(source, model, tmp_path, monkeypatch):
     output = tmp_path / "out.zarr"
+    begin(source, output, model, 3)
     steps = predict_to_iter(source, output, model=model, rank=Rank(index=1, count=3, local_count=1))
     done = finish(steps)
     assert done.info == {}
@@ -111,6 +140,7 @@ def test_each_does_its_own_share(source, model, tmp_path, monkeypatch):
 
 def test_a_damaged_block_of_another_process_is_done_again(source, model, alone, tmp_path):
     output = tmp_path / "out.zarr"
+    begin(source, output, model)
     other = Rank(index=1, count=2)
     finish(predict_to_iter(source, output, model=model, rank=other))
     block = tmp_path / "out.zarr.partial" / "block-000001.f32"
@@ -119,6 +149,89 @@ def test_a_damaged_block_of_another_process_is_done_again(source, model, alone, 
     block.write_bytes(content)
     finish(predict_to_iter(source, output, model=model, rank=Rank(index=0, count=2)))
     streaming.assert_same_results(read(output), alone)
+
+
+def test_the_first_waits_once_for_a_dead_one(source, model, alone, tmp_path, monkeypatch):
+    output, clock = tmp_path / "out.zarr", Clock()
+    monkeypatch.setattr(stream, "time", clock)
+    finish(predict_to_iter(source, output, model=model, rank=Rank(index=0, count=2)))
+    assert n_blocks(source) // 2 >= 2  # blocks of the dead one
+    assert stream.PATIENCE < clock.slept < stream.PATIENCE + 1
+    streaming.assert_same_results(read(output), alone)
+
+
+def test_a_slow_one_skips_what_the_first_has_done_meanwhile(source, model, tmp_path, monkeypatch):
+    """The first does the last block of a slow process, which is in its first one."""
+    output = tmp_path / "out.zarr"
+    begin(source, output, model)
+    slow = predict_to_iter(source, output, model=model, rank=Rank(index=1, count=2))
+    while next(slow).phase != "predicting":
+        pass
+    monkeypatch.setattr(stream, "time", Clock())
+    first = predict_to_iter(source, output, model=model, rank=Rank(index=0, count=2))
+    last = n_blocks(source) - (n_blocks(source) % 2) - 1
+    while not (tmp_path / f"out.zarr.partial/block-{last:06d}.f32").exists():
+        next(first)
+    first.close()
+    written, write = [], stream_work.WorkFolder.write
+    monkeypatch.setattr(
+        stream_work.WorkFolder,
+        "write",
+        lambda self, block, *rest: (written.append(block), write(self, block, *rest)),
+    )
+    assert finish(slow).info == {}
+    assert written
+    assert last not in written
+
+
+def test_a_slow_one_ends_well_when_the_first_has_finished(
+    source, model, alone, tmp_path, monkeypatch
+):
+    output = tmp_path / "out.zarr"
+    begin(source, output, model)
+    slow = predict_to_iter(source, output, model=model, rank=Rank(index=1, count=2))
+    while next(slow).phase != "predicting":
+        pass
+    monkeypatch.setattr(stream, "time", Clock())
+    finish(predict_to_iter(source, output, model=model, rank=Rank(index=0, count=2)))
+    assert finish(slow).info == {}
+    assert [path.name for path in tmp_path.iterdir()] == ["out.zarr"]
+    streaming.assert_same_results(read(output), alone)
+
+
+def test_a_folder_that_somebody_removes_is_told(source, model, tmp_path):
+    output = tmp_path / "out.zarr"
+    work = begin(source, output, model)
+    for index in (1, 0):
+        work.mkdir(exist_ok=True)
+        begin(source, output, model)
+        rank = Rank(index=index, count=2)
+        steps = predict_to_iter(source, output, model=model, rank=rank)
+        while next(steps).phase != "predicting":
+            pass
+        shutil.rmtree(work)
+        with pytest.raises(InputError, match="was removed while blocks were written there"):
+            finish(steps)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_one_that_comes_late_makes_no_folder(source, model, tmp_path, monkeypatch):
+    output, late, clock = tmp_path / "out.zarr", Rank(index=1, count=2), Clock()
+    monkeypatch.setattr(stream, "time", clock)
+    steps = predict_to_iter(source, output, model=model, rank=late)
+    while next(steps).phase != "waiting for the first process":
+        pass
+    assert list(tmp_path.iterdir()) == []
+    # Finished while it waits: nothing is left for it.
+    finish(predict_to_iter(source, output, model=model, rank=Rank()))
+    slept = clock.slept
+    assert finish(steps).info == {}
+    assert clock.slept <= slept + 1
+    # Finished before it began: an older output looks the same, so it waits for a while.
+    slept = clock.slept
+    assert finish(predict_to_iter(source, output, model=model, rank=late)).info == {}
+    assert stream.PATIENCE < clock.slept - slept < stream.PATIENCE + 1
+    assert [path.name for path in tmp_path.iterdir()] == ["out.zarr"]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import errno
 import json
 import os
 import signal
-import threading
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -62,52 +63,43 @@ def assert_equal(found, expected):
     assert (found.X != expected.X).nnz == 0
 
 
-@pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
-def test_killed_at_many_moments_and_resumed(source, model, unbroken, tmp_path, suffix):
-    output = tmp_path / f"out.{suffix}"
-    work = tmp_path / f"out.{suffix}.partial"
-    last = n_blocks(source)
-    assert last >= 5
-    done = []
-    for moment, number in [
-        ("before", 0),
-        ("after", 1),
-        ("before", 1),
-        ("after", 2),
-        ("writing", 0),
-        ("finishing", 0),
-        ("removing", 0),
-    ]:
-        process = child(source, output, model, moment=moment, number=number)
-        errors = process.communicate(timeout=120)[1]
-        assert process.returncode == -signal.SIGKILL, errors
-        done.append(len(list(work.glob("block-*.f32"))))
-        # Until the last step there is no output, then a whole one.
-        assert output.exists() == (moment in {"finishing", "removing"})
-        if output.exists():
-            assert_equal(read(output), unbroken)
-    assert done == [0, 1, 2, 4, last, last, last]
+def assert_killed(source, output, model, moment, number=0):
+    """Let a process kill itself; returns how many blocks there are then."""
+    process = child(source, output, model, moment=moment, number=number)
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == -signal.SIGKILL, errors
+    return len(list(output.with_name(f"{output.name}.partial").glob("block-*.f32")))
+
+
+def assert_goes_on(source, output, model, unbroken):
+    """The same call takes up the blocks that are there, and leaves nothing but the whole output."""
     process = child(source, output, model)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    assert f"going on at row {N_ROWS} of {N_ROWS}" in errors
+    assert "going on at row" in errors
     assert_equal(read(output), unbroken)
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["child.py", output.name]
+    names = sorted(entry.name for entry in output.parent.iterdir())
+    assert names == ["child.py", output.name]
 
 
-def test_killed_from_outside_at_any_moment(source, model, unbroken, tmp_path):
+def test_killed_in_the_midst_of_blocks_and_resumed(source, model, unbroken, tmp_path):
     output = tmp_path / "out.h5ad"
-    rng = np.random.default_rng(0)
-    for _ in range(3):
-        process = child(source, output, model)
-        killer = threading.Timer(float(rng.uniform(1.0, 6.0)), process.kill)
-        killer.start()
-        process.communicate(timeout=120)
-        killer.cancel()
-    process = child(source, output, model)
-    assert process.communicate(timeout=120)[1].count("Error") == 0
+    assert n_blocks(source) >= 5
+    assert assert_killed(source, output, model, "after", 2) == 2
+    assert assert_killed(source, output, model, "before", 1) == 3
+    assert not output.exists()
+    assert_goes_on(source, output, model, unbroken)
+
+
+def test_killed_while_the_table_is_written_and_resumed(source, model, unbroken, tmp_path):
+    output = tmp_path / "out.zarr"
+    last = n_blocks(source)
+    assert assert_killed(source, output, model, "writing") == last
+    assert not output.exists()
+    # There is no output, then a whole one.
+    assert assert_killed(source, output, model, "finishing") == last
     assert_equal(read(output), unbroken)
-    assert not list(tmp_path.glob("*.partial"))
+    assert_goes_on(source, output, model, unbroken)
 
 
 def stop_after(n, monkeypatch):
@@ -197,10 +189,81 @@ def test_a_folder_of_somebody_else_is_left_alone(source, model, tmp_path):
     (folder / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match="holds files without a journal"):
         predict_to(source, tmp_path / "out.h5ad", model=model)
-    (folder / "journal.json").write_text("{")
-    with pytest.raises(InputError, match="a journal that cannot be read"):
-        predict_to(source, tmp_path / "out.h5ad", model=model)
+    for damaged in ("{", "[1]", "null"):
+        (folder / "journal.json").write_text(damaged)
+        with pytest.raises(InputError, match="a journal that cannot be read"):
+            predict_to(source, tmp_path / "out.h5ad", model=model)
     assert (folder / "mine.txt").read_text() == "mine"
+
+
+def test_the_work_lies_where_a_link_leads_to(source, model, unbroken, tmp_path, monkeypatch):
+    """A table takes its name in one step on its own disk alone."""
+    far, link = tmp_path / "far", tmp_path / "near" / "out.h5ad"
+    far.mkdir()
+    link.parent.mkdir()
+    link.symlink_to(far / "table.h5ad")
+    with monkeypatch.context() as patch:
+        stop_after(2, patch)
+        with pytest.raises(KeyboardInterrupt):
+            predict_to(source, link, model=model)
+    assert [path.name for path in far.iterdir()] == ["table.h5ad.partial"]
+    asked = []
+    usage = stream.shutil.disk_usage
+    monkeypatch.setattr(stream.shutil, "disk_usage", lambda at: (asked.append(at), usage(at))[1])
+    (far / "table.h5ad.partial").rename(tmp_path / "away")
+    assert predict_to(source, link, model=model) == link
+    assert asked == [far]
+    assert link.is_symlink()
+    assert sorted(path.name for path in tmp_path.rglob("*.h5ad*")) == ["out.h5ad", "table.h5ad"]
+    streaming.assert_same_results(read(link), unbroken)
+
+
+def work_folder(folder, n_blocks):
+    return stream_work.WorkFolder(
+        folder / "out.h5ad", {"input": "x"}, np.arange(n_blocks + 1), ("mean",), 1, with_ood=False
+    )
+
+
+def test_what_is_there_is_listed_once(tmp_path, monkeypatch):
+    work = work_folder(tmp_path, 20_000)
+    work.create()
+    for name in ("000003.f32", "019999.f32", "020000.f32", "000004.f32.m.1.tmp", "abc.f32"):
+        (work.path / f"block-{name}").touch()
+    made = []
+    monkeypatch.setattr(type(work), "file", lambda _, block: made.append(block))
+    assert np.flatnonzero(work.present()).tolist() == [3, 19_999]
+    assert made == []  # no name was made of a number for each
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell which processes live")
+def test_what_killed_processes_were_writing_goes(tmp_path):
+    work = work_folder(tmp_path, 3)
+    work.create()
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    here = stream_work.platform.node()
+    dead = f"block-000000.f32.{here}.{ended.pid}.tmp"
+    others = [f"block-000001.f32.{here}.{os.getpid()}.tmp", f"block-2.f32.{here}x.{ended.pid}.tmp"]
+    for name in (dead, *others):
+        (work.path / name).touch()
+    with work.held(0):
+        assert sorted(path.name for path in work.path.glob("*.tmp")) == others
+
+
+def test_the_journal_is_the_last_to_go(tmp_path, monkeypatch):
+    work = work_folder(tmp_path, 3)
+    work.create()
+    (work.path / "worker-1.lock").touch()
+    work.file(0).touch()
+    left = []
+    monkeypatch.setattr(
+        stream_work.shutil,
+        "rmtree",
+        lambda path, **_: left.append(sorted(one.name for one in path.iterdir())),
+    )
+    monkeypatch.setattr(stream_work.time, "sleep", lambda _: None)
+    work.remove()
+    assert left[0] == ["journal.json"]
 
 
 def test_two_processes_do_not_do_the_same_work(source, model, tmp_path, monkeypatch):
@@ -297,6 +360,24 @@ def test_a_disk_that_fills_up_with_the_output(source, model, unbroken, tmp_path,
         done = stop_after(1_000, patch)
         predict_to(source, output, model=model)
     assert done == []
+    streaming.assert_same_results(read(output), unbroken)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
+@pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
+def test_a_disk_that_takes_no_more_in_the_midst_of_writing(
+    source, model, unbroken, tmp_path, suffix
+):
+    # The system refuses to let a file grow beyond this: blocks are smaller, the output is not.
+    output = tmp_path / f"out.{suffix}"
+    limit = 60_000 if suffix == "h5ad" else 2_900
+    process = child(source, output, model, moment="small files", number=limit)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1, errors
+    assert "InputError: Writing" in errors
+    assert "Traceback" not in errors
+    assert not output.exists()
+    predict_to(source, output, model=model)
     streaming.assert_same_results(read(output), unbroken)
 
 

@@ -1,8 +1,10 @@
+import gc
 import threading
+import weakref
 
 import pytest
 import torch
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from sclinguist_core.model.workers import Workers
 
@@ -69,3 +71,62 @@ def test_what_has_not_begun_is_dropped_when_the_caller_leaves():
         interrupted()
     assert len(begun) <= 4
     assert not [t for t in threading.enumerate() if t.name.startswith("sclinguist")]
+
+
+class Batch:
+    """Something large that a failed call had."""
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("by", ["submit", "map"])
+def test_what_a_failed_call_had_goes_with_its_error(n, by):
+    held = []
+
+    def fail(_):
+        batch = Batch()
+        held.append(weakref.ref(batch))
+        raise RuntimeError
+
+    gc.collect()
+    gc.disable()
+    try:
+        with Workers(n) as workers:
+            if by == "map":
+                with pytest.raises(RuntimeError):
+                    workers.map(fail, [0])
+            else:
+                future = workers.submit(fail, 0)
+                assert isinstance(future.exception(), RuntimeError)
+                del future
+        assert [ref() for ref in held] == [None]
+    finally:
+        gc.enable()
+
+
+def test_uses_that_overlap_leave_the_limits_as_they_were():
+    with threadpool_limits(2, user_api="blas"):
+        assert threads_of(None)[:2] == (2, {2})
+        one, other = Workers(2), Workers(2)
+        one.__enter__()
+        other.__enter__()
+        one.__exit__(None, None, None)
+        assert threads_of(None)[1] == {1}  # the other still is at work
+        other.__exit__(None, None, None)
+        assert threads_of(None)[:2] == (2, {2})
+
+
+def test_a_thread_that_began_meanwhile_is_not_limited_for_good():
+    seen = []
+
+    def use():
+        with Workers(2) as workers:
+            workers.map(threads_of, range(4))
+            seen.append(torch.get_num_threads())
+
+    with Workers(2) as workers:
+        workers.map(threads_of, range(4))
+        thread = threading.Thread(target=use)
+        thread.start()
+        thread.join()
+    assert seen == [2]
+    assert torch.get_num_threads() == 2

@@ -143,10 +143,10 @@ def test_a_state_that_is_a_pickle(tmp_path, mark, pack, capsys, monkeypatch):
     state = RunFolder("run").state_path
     state.write_bytes(pack(mark))
     for read in (read_state, state_step):
-        with pytest.raises(InputError, match="expected training state"):
+        with pytest.raises(InputError, match="as training state"):
             read(state)
     said = refusal(capsys, monkeypatch, train_cli.main, *arguments, "--resume")
-    assert "expected training state (safetensors)" in said
+    assert "as training state (safetensors)" in said
     assert "delete it and train from the start" in said
 
 

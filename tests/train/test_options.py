@@ -20,7 +20,7 @@ def test_what_yaml_reads_as_a_number_or_a_list_fits(recipe_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("trainer.precision=16", "precision: expected 32 or bf16-mixed, found 16"),
+        ("trainer.precision=16", "precision: expected 32 or bf16-mixed, found '16'"),
         ("trainer.accumulate=0", "accumulate: expected at least 1, found 0"),
         ("trainer.device=2", "unknown key 'device'; did you mean 'devices'"),
         ("trainer=fast", "trainer: expected keys and values, found 'fast'"),

@@ -110,6 +110,7 @@ def test_half_written_state_is_swept_away(run):
     write_state({"sclinguist": {"step": 7}}, run.state_path)
     stray = run.state_path.with_name(f".{run.state_path.name}.abc.part")
     stray.mkdir()
+    (stray / ".lock").touch()
     (stray / run.state_path.name).write_bytes(b"half")
     run.create(RECIPE, RECORD, resume=True)
     assert run.last_step() == 7
@@ -128,6 +129,7 @@ def kill_while_creating(folder, n_files):
         (folder / "run.json").write_text(json.dumps(RECORD))
     if n_files > 2:
         (folder / ".recipe.yaml.abc.part").mkdir()
+        (folder / ".recipe.yaml.abc.part" / ".lock").touch()
         (folder / ".recipe.yaml.abc.part" / "recipe.yaml").write_text(RECIPE[:5])
     return run
 

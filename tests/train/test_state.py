@@ -1,6 +1,10 @@
+import errno
 import math
+import os
 import pickle
+import sys
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,8 +112,15 @@ def damaged(path, kind):
     elif kind == "other text":
         save_file({"w": torch.ones(2)}, path, metadata={"state": '{"sclinguist": '})
 
+    elif kind == "a list":
+        save_file({"w": torch.ones(2)}, path, metadata={"state": "[]"})
+    elif kind == "deep":
+        save_file({"w": torch.ones(2)}, path, metadata={"state": "[" * 10**5 + "]" * 10**5})
 
-KINDS = ["pickle", "torch", "truncated", "empty", "other weights", "other text", "missing"]
+
+KINDS = [
+    "pickle", "torch", "truncated", "empty", "other weights", "other text", "a list", "deep",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -117,7 +128,30 @@ KINDS = ["pickle", "torch", "truncated", "empty", "other weights", "other text",
 def test_damaged_and_foreign_files_are_one_sentence(tmp_path, kind, read):
     path = tmp_path / "last.safetensors"
     damaged(path, kind)
-    with pytest.raises(InputError, match="expected training state") as found:
+    with pytest.raises(InputError, match=r"training state \(safetensors\)") as found:
         read(path)
     assert str(path) in str(found.value)
     assert "\n" not in str(found.value)
+    assert str(found.value).endswith("delete it and train from the start.")
+
+
+@pytest.mark.parametrize("kind", ["missing", "no rights", "a pipe", "a folder"])
+@pytest.mark.parametrize("read", [read_state, state_step])
+def test_what_cannot_be_opened_is_not_to_be_deleted(tmp_path, kind, read, monkeypatch):
+    path = tmp_path / "last.safetensors"
+    if kind == "a pipe":
+        if sys.platform == "win32":
+            pytest.skip("Windows has no such pipes")
+        os.mkfifo(path)
+    elif kind == "a folder":
+        path.mkdir()
+    elif kind == "no rights":
+        write_state({"sclinguist": {"step": 1}}, path)
+
+        def refuse(*_, **__):
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        monkeypatch.setattr(Path, "open", refuse)  # the administrator may read everything
+    with pytest.raises(InputError, match=r"check (the path|what has)") as found:
+        read(path)
+    assert "delete" not in str(found.value)

@@ -153,6 +153,25 @@ def test_the_next_window_is_the_next_window():
     assert [one.following(w) for w in windows[:-1]] == windows[1:]
 
 
+def test_a_batch_costs_one_window_and_its_rows_once(monkeypatch):
+    """However many windows an epoch has: a hundred million cells have thousands in a lane."""
+    one = order(10_000, n_lanes=2)
+    made = {"window": [], "rows": []}
+    for name, calls in made.items():
+        method = getattr(StreamOrder, name)
+        monkeypatch.setattr(
+            StreamOrder,
+            name,
+            lambda self, *given, method=method, calls=calls: (
+                calls.append(given),
+                method(self, *given),
+            )[1],
+        )
+    windows = [one.batch(lane, number).window for number in range(20) for lane in (0, 1)]
+    assert {window.number for window in windows} == set(range(10))
+    assert len(made["window"]) == len(made["rows"]) == 20
+
+
 def test_the_seed_decides():
     firsts = [rows_of(order(500, seed=seed), 0, 0).tolist() for seed in ((0, 0), (0, 0), (0, 1))]
     assert firsts[0] == firsts[1] != firsts[2]
@@ -369,6 +388,23 @@ def test_workers_that_were_forked_after_reading_see_the_same(chunks):
         Steps(), batch_size=None, num_workers=2, multiprocessing_context="fork", timeout=60
     )
     assert_same([chunk.tensors for step in loader for chunk in step], expected)
+
+
+def test_in_another_process_nothing_is_read_by_the_files_of_the_first(
+    stored, symbols, proteins, monkeypatch
+):
+    """A lock or a thread of a reader that was copied by a fork belongs to nobody."""
+    pairs = StreamedPairs(stored[0], symbols, proteins)
+    readers = pairs.cells, pairs._rna.cells
+    expected = pairs.load([(0, 8)])
+    monkeypatch.setattr(stream.os, "getpid", lambda: -1)
+    plan = StreamPlan(batch_size=8, n_lanes=1, window_batches=1)
+    pairs.batch(pairs.order(plan, (0,)), 0, 0)
+    assert pairs.cells is pairs._rna.cells
+    assert pairs.cells not in readers
+    found = pairs.load([(0, 8)])
+    np.testing.assert_array_equal(found.antibodies, expected.antibodies)
+    assert (found.rna.counts != expected.rna.counts).nnz == 0
 
 
 # --- memory ---

@@ -40,6 +40,8 @@ XENIUM_GENES, HD_GENES = 380, 18_000
 MORPHOLOGY_UM = 1.7
 """Pixel of the largest level that is written; real ones begin with 0.2125 µm."""
 CELL_AREA_UM2 = 52.0
+GAP_UM = 120.0
+"""Between pieces of tissue."""
 CONTROLS = {
     "Negative Control Probe": 20,
     "Negative Control Codeword": 41,
@@ -57,11 +59,6 @@ class Scene:
     tissue: Any
     cells: Any
     profiles: Any
-
-    @property
-    def side(self) -> float:
-        """Of the canvas, in µm."""
-        return float(self.tissue.region.shape[0] * self.tissue.pixel_um)
 
 
 def make_scene(pixel_um: float = 1.725) -> Scene:
@@ -304,13 +301,15 @@ class ScatteredCells:
 
 def scatter_cells(scene: Scene, n_cells: int) -> ScatteredCells:
     """Lay copies of the canvas beside each other, mirrored, until there are enough cells."""
-    rng, cells, side = np.random.default_rng(SEED), scene.cells, scene.side
+    rng, cells = np.random.default_rng(SEED), scene.cells
     tiles = int(np.ceil(np.sqrt(n_cells / len(cells.x))))
+    own_x, own_y = cells.x - cells.x.min(), cells.y - cells.y.min()
+    width, height = own_x.max(), own_y.max()
     x, y = [], []
     for i in range(tiles):
         for j in range(tiles):
-            x.append(j * side + (cells.x if j % 2 == 0 else side - cells.x))
-            y.append(i * side + (cells.y if i % 2 == 0 else side - cells.y))
+            x.append(GAP_UM + j * (width + GAP_UM) + (own_x if j % 2 == 0 else width - own_x))
+            y.append(GAP_UM + i * (height + GAP_UM) + (own_y if i % 2 == 0 else height - own_y))
     kind = np.tile(cells.kind, tiles**2)
     chosen = np.sort(rng.choice(len(kind), n_cells, replace=False))
     return ScatteredCells(
@@ -318,7 +317,7 @@ def scatter_cells(scene: Scene, n_cells: int) -> ScatteredCells:
         y=np.concatenate(y)[chosen],
         kind=kind[chosen],
         area=CELL_AREA_UM2 * rng.lognormal(0, 0.25, n_cells),
-        side=side * tiles,
+        side=float(max(width, height) + GAP_UM) * tiles + GAP_UM,
     )
 
 

@@ -6,12 +6,17 @@
 The section is simulated: at least 1,800 of the bundled model's genes are expressed in every spot,
 and all of them are read. The command runs in processes of its own, started anew each time. The
 published architecture runs at full size on random weights (its speed does not depend on them),
-written out plainly and as this package runs it, in turns with the bundled model.
+written out plainly and as this package runs it, in turns, before the bundled model is measured.
+
+What bounds the model is told by its parts: bringing cells to the device alone, the network alone on
+cells that are there already, and the share of a plain product of large matrices on the same device
+(float32 on processors, bfloat16 on cards) that the network's operations make up.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import platform
 import resource
@@ -19,6 +24,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import anndata as ad
@@ -27,10 +34,14 @@ import pandas as pd
 import torch
 from hyena_speed import cells_like, cpu_name, plain_forward
 from scipy import sparse
+from torch.utils.flop_counter import FlopCounterMode
 
 from sclinguist_core.data.align import AlignedRna, gene_aligner
+from sclinguist_core.data.batches import bucketed_rows
 from sclinguist_core.inference.runner import make_runner
 from sclinguist_core.model.checkpoint import Checkpoint, load_checkpoint
+from sclinguist_core.model.device import CPU_BATCH, CPU_TOKENS, CUDA_BATCH, CUDA_TOKENS
+from sclinguist_core.model.feed import Cells
 from sclinguist_core.model.hyena import HyenaTranslator
 from sclinguist_core.model.hyena_config import HyenaConfig
 from sclinguist_core.vocabulary.genes import gene_table
@@ -99,6 +110,115 @@ def in_the_model(
     return rna.n_obs / float(np.median(network)), rna.n_obs / float(np.median(score))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Rows a second of the parts of a prediction, and what a device could do.
+
+    Attributes
+    ----------
+    feed, network, training
+        Bringing cells to the device; the network on cells that are there; a step of training.
+    flops
+        Floating-point operations of products of matrices for a row, forwards.
+    peak
+        Such operations a second in a product of two large matrices.
+    """
+
+    feed: float
+    network: float
+    training: float
+    flops: float
+    peak: float
+
+    def lines(self) -> list[str]:
+        """Rows of the table."""
+        network, training = (
+            rate * self.flops * times / self.peak
+            for rate, times in ((self.network, 1), (self.training, 3))
+        )
+        peak = f"{self.peak / 1e12:.2f} TFLOP/s"
+        slower = "the network" if self.network < self.feed else "bringing cells to it"
+        return [
+            f"| bringing cells to the device alone | {self.feed:,.0f} | | {slower} is the bound |",
+            f"| the network alone, one batch at a time | {self.network:,.0f} | | "
+            f"{self.flops / 1e6:.0f} MFLOP a spot: {network:.1%} of {peak} |",
+            f"| training: forwards, backwards, AdamW | {self.training:,.0f} | | {training:.1%} |",
+        ]
+
+
+def parts(checkpoint: Checkpoint, rna: AlignedRna, device: torch.device, repeats: int) -> Parts:
+    """Time the parts on one batch of the usual size."""
+    on_cuda = device.type == "cuda"
+    half = torch.autocast(device.type, torch.bfloat16, enabled=on_cuda)
+    scale = rna.scale(checkpoint.gene_share, checkpoint.info.model.rna_normalization)
+    cells = Cells(values=rna.counts, pattern=rna.pattern, scale=scale)
+    n_rows, n_tokens = (CUDA_BATCH, CUDA_TOKENS) if on_cuda else (CPU_BATCH, CPU_TOKENS)
+    rows = next(bucketed_rows(cells.lengths, n_rows, n_tokens))
+    tokens = cells.tokens(rows, device)
+    model = copy.deepcopy(checkpoint.translator).to(device).requires_grad_(False)
+
+    def rate(call: Callable[[], object], n: int) -> float:
+        times = []
+        for _ in range(repeats + 1):
+            start = time.perf_counter()
+            call()
+            if on_cuda:
+                torch.cuda.synchronize(device)
+            times.append(time.perf_counter() - start)
+        return n / min(times[1:])
+
+    with torch.inference_mode(), half:
+        tables = model.tables()
+        panels = model.panels(torch.from_numpy(rna.measured).to(device), tables)
+
+        def forward() -> torch.Tensor:
+            return model(tokens.genes, tokens.values, panels.of(tokens.pattern), tables).mean
+
+        feed = rate(lambda: cells.tokens(rows, device), len(rows))
+        network = rate(forward, len(rows))
+        with FlopCounterMode(display=False) as counter:
+            forward()
+        side = 8_192 if on_cuda else 2_048
+        square = torch.randn(side, side, device=device)
+        peak = rate(lambda: square @ square, 2 * side**3)
+    model.train().requires_grad_()
+    optimiser = torch.optim.AdamW(model.parameters(), 1e-6)
+
+    def step() -> None:
+        optimiser.zero_grad()
+        with half:
+            own = model.tables()
+            cell_panels = model.panels(torch.from_numpy(rna.measured).to(device), own)
+            out = model(
+                tokens.genes.clone(), tokens.values.clone(), cell_panels.of(tokens.pattern), own
+            )
+            loss = out.heads.square().mean()
+        loss.backward()
+        optimiser.step()
+
+    training = rate(step, len(rows))
+    flops = counter.get_total_flops() / len(rows)
+    return Parts(feed=feed, network=network, training=training, flops=flops, peak=peak)
+
+
+def half_precision(checkpoint: Checkpoint, rna: AlignedRna) -> str:
+    """Say what products of matrices in bfloat16, as on a card, change in the predictions."""
+    proteins = np.arange(len(checkpoint.proteins))
+    runner = make_runner(checkpoint, torch.device("cpu"), proteins)
+    some = rna.take(np.arange(min(512, rna.n_obs)))
+    whole, _ = runner.run_all(some)
+    runner.half = True
+    half, _ = runner.run_all(some)
+    difference = np.abs(half - whole)
+    r = [np.corrcoef(a, b)[0, 1] for a, b in zip(half.T, whole.T, strict=True)]
+    return (
+        f"Products of matrices in bfloat16, as on a card, change predictions by "
+        f"{difference.mean():.4f} standard deviations of a protein on average and by "
+        f"{difference.max():.3f} at most; the lowest correlation of a protein with that in float32 "
+        f"is {min(r):.5f} (the median {np.median(r):.5f})."
+    )
+
+
 def whole_command(table: ad.AnnData, device: str, repeats: int) -> list[tuple[float, float, float]]:
     """Wall seconds, processor seconds and peak GiB of ``sclinguist predict``, each run anew."""
     runs = []
@@ -164,6 +284,7 @@ def report(args: argparse.Namespace) -> str:
         f"| in the model | {network:,.0f} | {args.spots / network:.2f} | counts to protein |",
         f"| out-of-distribution score | {score:,.0f} | {args.spots / score:.2f} | |",
     ]
+    lines += parts(checkpoint, rna, device, args.repeats).lines()
     for wall, cpu, gib in whole_command(table, args.device, args.repeats):
         lines.append(
             f"| `sclinguist predict`, whole command | {args.spots / wall:,.0f} | {wall:.1f} | "
@@ -175,6 +296,7 @@ def report(args: argparse.Namespace) -> str:
             f"bundled model is {network / rate:,.0f} times as fast |"
         )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    lines += ["", half_precision(checkpoint, rna)]
     return "\n".join([*lines, "", f"Most memory of the benchmark itself: {peak:.1f} GiB.", ""])
 
 

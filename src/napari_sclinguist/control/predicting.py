@@ -16,6 +16,7 @@ from psygnal import Signal
 from napari_sclinguist.control.jobs import State, single_step
 from napari_sclinguist.control.messages import Action, Message
 from napari_sclinguist.control.model_choice import BUNDLED
+from napari_sclinguist.control.protein_choice import Offer, ProteinChoice, Which, best_proteins
 from napari_sclinguist.control.remembered import Remembered
 from sclinguist_core.accelerator import find_accelerator
 from sclinguist_core.errors import InputError, NotEnoughMemoryError
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
 
 TITLE = "Predicting proteins"
 
-_GUESSED_RATE = 200_000.0
-"""Expressed genes a second and processor core, until a first run has told."""
+_GUESSED_RATE = 700_000.0
+"""Work a second and processor core, until a first run has told; see `work`."""
+_WORK_OF_ROW, _WORK_OF_PROTEIN = 440.0, 2.6
+"""What the bundled model does for a row, and for a protein of a row, in expressed genes."""
 START_SECONDS = 4.0
 """Of a run, before its first batch."""
 
@@ -48,8 +51,8 @@ class Facts:
         Measured proteins, isotype controls included.
     n_expressed
         Expressed genes over all rows, which the time depends on.
-    n_proteins
-        Proteins that the model predicts.
+    offer
+        Proteins that there are to choose from.
     problem
         Why this section cannot be predicted, as a sentence; "" where it can.
     """
@@ -60,7 +63,7 @@ class Facts:
     genes_expected: int
     n_measured: int
     n_expressed: int
-    n_proteins: int
+    offer: Offer
     problem: str = ""
 
 
@@ -102,6 +105,8 @@ class Predicting:
     ----------
     choice
         Model, device and batch size: the workspace's.
+    proteins
+        Which proteins.
     facts
         Of the active section and the model; None before they are known.
     outcome
@@ -116,6 +121,7 @@ class Predicting:
         self.workspace = workspace
         self.remembered = remembered or Remembered()
         self.choice = workspace.model_choice
+        self.proteins = ProteinChoice()
         self.facts: Facts | None = None
         self.outcome: Outcome | None = None
         self._job_section: OpenSection | None = None
@@ -165,7 +171,25 @@ class Predicting:
             return None
         known = self.remembered.rate(self.choice.chosen_device, self.choice.model)
         rate = known or _GUESSED_RATE * (os.cpu_count() or 1)
-        return START_SECONDS + self.facts.n_expressed / rate, known is not None
+        return START_SECONDS + work(self.facts, self.proteins.number) / rate, known is not None
+
+    def choose_proteins(self, which: Which, text: str | None = None) -> None:
+        """Choose which proteins are predicted; `text` holds names, apart by commas."""
+        self.proteins.choose(which, text)
+        self.changed.emit()
+
+    @property
+    def note(self) -> str:
+        """What stands against the chosen proteins, or led to them; "" where nothing."""
+        facts = self.facts
+        if facts is None or facts.problem:
+            return ""
+        return self.proteins.note(f"{facts.n_rows:,} {facts.noun}")
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a run could start."""
+        return self.facts is not None and not self.facts.problem and self.proteins.is_ready
 
     # --- the run ----------------------------------------------------------------------------
 
@@ -176,6 +200,7 @@ class Predicting:
             return
         choice = self.choice
         device, model, batch_size = choice.chosen_device, choice.model, choice.batch_size
+        proteins, n_proteins = self.proteins.proteins, self.proteins.number
         facts, started = self.facts, time.monotonic()
 
         def steps() -> Generator[Any, None, Prediction]:
@@ -186,14 +211,18 @@ class Predicting:
 
             return (
                 yield from predict_iter(
-                    opened.section, model=model, device=device, batch_size=batch_size
+                    opened.section,
+                    model=model,
+                    proteins=proteins,
+                    device=device,
+                    batch_size=batch_size,
                 )
             )
 
         def take(prediction: Prediction) -> None:
             seconds = time.monotonic() - started
             if facts is not None and seconds > START_SECONDS:
-                rate = facts.n_expressed / (seconds - START_SECONDS)
+                rate = work(facts, n_proteins) / (seconds - START_SECONDS)
                 self.remembered.set_rate(device, model, rate)
             self._accept(opened, prediction)
 
@@ -255,6 +284,7 @@ class Predicting:
     def _look(self) -> None:
         """Work out the facts beside the window."""
         self.facts = None
+        self.proteins.take(None)
         opened, model = self.workspace.active, self.choice.model
         self.changed.emit()
         if opened is None:
@@ -263,6 +293,7 @@ class Predicting:
         def take(facts: Facts) -> None:
             if opened is self.workspace.active and model == self.choice.model:
                 self.facts = facts
+                self.proteins.take(facts.offer)
                 self.changed.emit()
 
         self.workspace.in_background(
@@ -273,6 +304,7 @@ class Predicting:
 def look(opened: OpenSection, model: str) -> Facts:
     """Find out what a prediction will have to work with."""
     from sclinguist_core.data.align import gene_aligner
+    from sclinguist_core.inference.predict import BYTES_PER_MOVED_VALUE, BYTES_PER_VALUE
     from sclinguist_core.model.checkpoint import read_summary
 
     summary = read_summary(model)
@@ -293,9 +325,25 @@ def look(opened: OpenSection, model: str) -> Facts:
         genes_expected=len(summary.genes),
         n_measured=section.table.obsm["protein"].shape[1] if section.has_protein else 0,
         n_expressed=expressed,
-        n_proteins=len(summary.proteins),
+        offer=Offer(
+            learnt=frozenset(summary.proteins["name"]),
+            best=best_proteins(summary.proteins, "spots" if section.is_spatial else "cells"),
+            genes=frozenset(summary.genes["symbol"]),
+            bytes_each=section.n_obs * BYTES_PER_VALUE,
+            bytes_each_by_gene=section.n_obs * BYTES_PER_MOVED_VALUE,
+        ),
         problem=problem,
     )
+
+
+def work(facts: Facts, n_proteins: int) -> float:
+    """Work of a run, in expressed genes: each row and each of its proteins count as some of them.
+
+    So the speed at which one section was predicted tells that of another, whose rows express many
+    more genes or far fewer.
+    """
+    each = _WORK_OF_ROW + _WORK_OF_PROTEIN * n_proteins
+    return facts.n_expressed + facts.n_rows * each
 
 
 def duration(seconds: float) -> str:

@@ -14,6 +14,7 @@ from sclinguist_core.files import replacing
 logger = logging.getLogger(__name__)
 
 MAX_RECENT_MODELS = 8
+_RATES = "rates_of_work"
 
 
 class Remembered:
@@ -43,16 +44,16 @@ class Remembered:
         self._write("recent_models", [folder, *others][:MAX_RECENT_MODELS])
 
     def rate(self, device: str, model: str) -> float | None:
-        """Expressed genes predicted from a second, when this model last ran on this device."""
-        rates = self._content.get("rates")
+        """Work a second (see `predicting.work`) when this model last ran on this device."""
+        rates = self._content.get(_RATES)
         value = rates.get(f"{device} {model}") if isinstance(rates, dict) else None
         return float(value) if isinstance(value, int | float) and value > 0 else None
 
     def set_rate(self, device: str, model: str, rate: float) -> None:
         """Remember how fast a run was."""
-        rates = self._content.get("rates")
+        rates = self._content.get(_RATES)
         rates = dict(rates) if isinstance(rates, dict) else {}
-        self._write("rates", rates | {f"{device} {model}": round(rate, 1)})
+        self._write(_RATES, rates | {f"{device} {model}": round(rate, 1)})
 
     def _read(self) -> dict[str, Any]:
         try:

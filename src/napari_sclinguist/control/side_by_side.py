@@ -8,6 +8,7 @@ everything else is hidden until the panels go.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from psygnal import Signal
 
 from napari_sclinguist.control.agreement import difference
+from napari_sclinguist.control.collecting import little_to_collect
 from napari_sclinguist.control.entries import Entry, Kind
 from napari_sclinguist.control.tissue_selection import SelectionHighlight
 from napari_sclinguist.control.view import Picture, picture
@@ -225,8 +227,10 @@ class SideBySide:
     def _set_up(self, opened: OpenSection, shown: Sequence[PanelContent]) -> None:
         self._busy = True
         layers, grid = self.viewer.layers, self.viewer.canvas.grid
+        going = len(shown) < len(self.panels)
         try:
-            with layers.batched_update():  # the canvas is arranged once, at the end
+            # The canvas is arranged once, at the end; garbage is of layers that went.
+            with nullcontext() if going else little_to_collect(), layers.batched_update():
                 if not self.on:
                     self._remember(opened)
                 for gone in self.panels[len(shown) :]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_sclinguist.carriers import units, world_scale
+from napari_sclinguist.control.collecting import little_to_collect
 from napari_sclinguist.control.fixed_points import FixedPoints
 from napari_sclinguist.layers import METADATA_KEY
 
@@ -207,7 +208,8 @@ class TissueSelection:
     def _insert(self, layer: Layer, opened: OpenSection) -> None:
         layers = self.workspace.viewer.layers
         chosen = layers.selection.active
-        with layers.batched_update():
+        # napari collects garbage after a batch, for the sake of layers that went; none did.
+        with little_to_collect(), layers.batched_update():
             layers.insert(1 + max(layers.index(one) for one in opened.layers), layer)
             layers.selection.active = chosen  # napari chooses what is new; its tools stay put
 

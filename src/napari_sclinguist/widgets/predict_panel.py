@@ -11,6 +11,7 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QGridLayout,
     QLabel,
+    QLineEdit,
     QPushButton,
     QSpinBox,
     QVBoxLayout,
@@ -19,6 +20,7 @@ from qtpy.QtWidgets import (
 
 from napari_sclinguist.control.jobs import State
 from napari_sclinguist.control.predicting import Predicting, duration
+from napari_sclinguist.control.protein_choice import Which
 from napari_sclinguist.widgets.job_progress import JobProgress
 from napari_sclinguist.widgets.model_card import show_card
 from napari_sclinguist.widgets.plain import plain
@@ -63,6 +65,13 @@ class PredictPanel(QWidget):
         self.batch.setRange(0, 65_536)
         self.batch.setSpecialValueText("automatic")
         self.batch.setToolTip("Most rows in a batch; halved by itself when memory runs out")
+        self.proteins = QComboBox()
+        self.proteins.setToolTip("All proteins of the model, or a part: it takes less memory")
+        self.names = QLineEdit()
+        self.names.setPlaceholderText("CD3, CD19, PD-1")
+        self.names.setToolTip("Names in any spelling, apart by commas")
+        self.note = plain(QLabel())
+        self.note.setWordWrap(True)
         self.button = QPushButton("Predict proteins")
         self.button.setMinimumHeight(40)
         self.button.setStyleSheet(PRIMARY_BUTTON)
@@ -78,6 +87,8 @@ class PredictPanel(QWidget):
             ("Model", [self.model, self.card]),
             ("Device", [self.device]),
             ("Batch size", [self.batch]),
+            ("Proteins", [self.proteins]),
+            ("", [self.names]),
             ("Estimated time", [self.time]),
         ]
         # A grid, since a form does not give labels that wrap the height that they need.
@@ -86,7 +97,8 @@ class PredictPanel(QWidget):
         form.setVerticalSpacing(8)
         form.setHorizontalSpacing(12)
         for i, (title, widgets) in enumerate(rows):
-            form.addWidget(QLabel(title), i, 0)
+            if title:  # an empty label would keep the row of a hidden widget open
+                form.addWidget(QLabel(title), i, 0)
             form.addWidget(widgets[0], i, 1, 1, 3 - len(widgets))
             for widget in widgets[1:]:
                 form.addWidget(widget, i, 2)
@@ -94,6 +106,7 @@ class PredictPanel(QWidget):
         layout.setContentsMargins(4, 10, 4, 4)
         layout.setSpacing(10)
         layout.addLayout(form)
+        layout.addWidget(self.note)
         layout.addWidget(self.button)
         layout.addWidget(self.progress)
         layout.addWidget(self.outcome)
@@ -104,6 +117,10 @@ class PredictPanel(QWidget):
         self.card.clicked.connect(lambda: show_card(self, self.predicting.card()))
         self.device.activated.connect(self._on_device)
         self.batch.valueChanged.connect(self._on_batch)
+        self.proteins.activated.connect(self._on_proteins)
+        self.names.textChanged.connect(
+            lambda text: self.predicting.choose_proteins(Which.NAMED, text)
+        )
         self.predicting.changed.connect(self.render_state)
         workspace.jobs.state_changed.connect(self._on_state)
         self.render_state()
@@ -126,6 +143,11 @@ class PredictPanel(QWidget):
             )
             self.measured.setText(f"{facts.n_measured}" if facts.n_measured else "none")
             self.time.setText(self._time())
+        chosen = self.predicting.proteins
+        _offer(self.proteins, chosen.options(), chosen.which)
+        self.names.setVisible(chosen.which is Which.NAMED)
+        self.note.setText(self.predicting.note)
+        self.note.setVisible(bool(self.note.text()))
         self.outcome.setText(self._outcome())
         self.outcome.setVisible(bool(self.outcome.text()))
         self._on_state(self.workspace.jobs.state)
@@ -155,10 +177,9 @@ class PredictPanel(QWidget):
         return "\n\n".join(lines)
 
     def _on_state(self, state: State) -> None:
-        facts = self.predicting.facts
-        ready = self.workspace.active is not None and facts is not None and not facts.problem
+        ready = self.workspace.active is not None and self.predicting.is_ready
         self.button.setEnabled(ready and state is State.IDLE)
-        for widget in (self.model, self.device, self.batch):
+        for widget in (self.model, self.device, self.batch, self.proteins, self.names):
             widget.setEnabled(state is State.IDLE)
 
     def _on_model(self, index: int) -> None:
@@ -173,6 +194,11 @@ class PredictPanel(QWidget):
         self.predicting.choice.device = self.device.itemData(index)
         self.render_state()
 
+    def _on_proteins(self, index: int) -> None:
+        self.predicting.choose_proteins(Which(self.proteins.itemData(index)))
+        if self.predicting.proteins.which is Which.NAMED:
+            self.names.setFocus(Qt.FocusReason.OtherFocusReason)
+
     def _on_batch(self, value: int) -> None:
         self.predicting.choice.batch_size = value or None
 
@@ -183,4 +209,5 @@ def _offer(box: QComboBox, offers: Sequence[tuple[str, str]], chosen: str) -> No
         box.clear()
         for value, text in offers:
             box.addItem(text, value)
-    box.setCurrentIndex([value for value, _ in offers].index(chosen))
+    values = [value for value, _ in offers]
+    box.setCurrentIndex(values.index(chosen) if chosen in values else -1)

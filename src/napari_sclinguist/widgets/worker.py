@@ -6,7 +6,6 @@ they finished; PyTorch raises RuntimeError for most of what can go wrong, so thi
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 import threading
@@ -16,6 +15,7 @@ from typing import Any
 
 from qtpy.QtCore import QObject, Qt, Signal, Slot
 
+from napari_sclinguist.control.collecting import little_to_collect
 from napari_sclinguist.control.jobs import Listener, Steps
 
 _NICE = 5
@@ -58,17 +58,12 @@ def launch(steps: Steps, listener: Listener) -> Callable[[], None]:
 def _in_the_background() -> Iterator[None]:
     """Leave the window its turn while heavy work runs in this thread.
 
-    A full collection of the garbage collector holds Python's lock for as long as it looks through
-    the whole window (0.3 s); objects that are frozen are not looked through. And on Linux, where
-    threads have priorities of their own, the window and its drawing come first.
+    On Linux, where threads have priorities of their own, the window and its drawing come first.
     """
-    gc.freeze()
     if sys.platform.startswith("linux"):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
-    try:
+    with little_to_collect():
         yield
-    finally:
-        gc.unfreeze()
 
 
 def _run(steps: Steps, courier: _Courier, stop: threading.Event) -> None:

@@ -21,10 +21,11 @@ from sclinguist_core.cli.impute import impute
 from sclinguist_core.cli.knockout import knockout
 from sclinguist_core.cli.models import models
 from sclinguist_core.cli.predict import predict
-from sclinguist_core.console import run_app
+from sclinguist_core.console import Commands, run_app
 
 app = typer.Typer(
     name="sclinguist",
+    cls=Commands,
     help="Predict surface protein from the RNA of tissue sections and cells.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

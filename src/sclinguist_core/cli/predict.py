@@ -80,8 +80,10 @@ def predict(
     from sclinguist_core.data.write import section_table, without_matrices, write_table
     from sclinguist_core.inference.prediction import attach
     from sclinguist_core.inference.stream_choice import streams
+    from sclinguist_core.model.torch_libraries import load_ahead
 
     check_table(output, source)
+    load_ahead()
     names = protein_names(proteins)
     whole = [
         option

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from sclinguist_core.data.preprocess import RNA_NORMALIZATIONS
+from sclinguist_core.data.preprocess import RNA_NORMALIZATIONS, normalized
 from sclinguist_core.data.section import RnaCounts
 from sclinguist_core.errors import InputError
 from sclinguist_core.vocabulary.genes import GeneResolution, resolve_genes
@@ -97,6 +97,12 @@ class AlignedRna:
 
         `normalization` is a name in `sclinguist_core.data.preprocess.RNA_NORMALIZATIONS`.
         """
+        return normalized(self.counts, self.shares(gene_share), normalization)
+
+    def scale(
+        self, gene_share: np.ndarray, normalization: str = "log1p_cp10k_measured"
+    ) -> np.ndarray:
+        """Give what counts are multiplied by before ``log1p``, float32, shape (n,)."""
         return RNA_NORMALIZATIONS[normalization](self.counts, self.shares(gene_share))
 
 

@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from sclinguist_core.data.backed import BackedMatrix, BackedTable
+from sclinguist_core.data.backed import BackedTable
+from sclinguist_core.data.backed_matrix import BackedMatrix
 from sclinguist_core.data.compression import slow_compression
 from sclinguist_core.data.counts import (
     ValueSurvey,
@@ -34,6 +35,7 @@ from sclinguist_core.data.readers.assemble import Parts, check_barcodes, check_p
 from sclinguist_core.data.readers.notice import says_simulated
 from sclinguist_core.data.section import Assay, RnaCounts
 from sclinguist_core.errors import InputError
+from sclinguist_core.reading import reading
 
 _SAMPLE_BLOCKS = 16
 _SAMPLE_VALUES = 2**18
@@ -280,7 +282,8 @@ def _bad_rows(block: sparse.csr_matrix) -> tuple[int, int]:
 
 def _check_names(table: BackedTable) -> None:
     """Refuse cells that are named twice, without having all names in memory."""
-    parts = [pd.util.hash_array(names) for names in _names(table)]
+    with reading(table.path, "AnnData"):
+        parts = [pd.util.hash_array(names) for names in _names(table)]
     if len(np.unique(np.concatenate(parts))) < table.n_obs:
         # Rarely, two names have one digest: the names themselves decide.
         check_barcodes(table.obs_names(), table.path)
@@ -297,13 +300,36 @@ def _names(table: BackedTable) -> Iterator[np.ndarray]:
         yield np.asarray(array[start : start + _NAMES_AT_ONCE]).astype(object)
 
 
+def _libraries(table: BackedTable) -> dict[str, dict[str, Any]]:
+    """Read ``uns["spatial"]``; of images, which may be large, no more than the size."""
+    libraries = {}
+    for name in table.names("uns/spatial"):
+        key = f"uns/spatial/{name}"
+        with reading(table.path, "AnnData"):
+            node = table.group[key]
+            is_mapping = node.attrs.get("encoding-type", "dict") == "dict"
+        if is_mapping and not hasattr(node, "shape"):
+            parts = [part for part in table.names(key) if part != "images"]
+            libraries[name] = {part: table.element(f"{key}/{part}") for part in parts}
+            libraries[name]["images"] = _unread_images(table, f"{key}/images")
+    return libraries
+
+
+def _unread_images(table: BackedTable, key: str) -> dict[str, Any]:
+    with reading(table.path, "AnnData"):
+        if key not in table.group:
+            return {}
+        nodes = {name: table.group[f"{key}/{name}"] for name in table.names(key)}
+        return {name: node for name, node in nodes.items() if getattr(node, "shape", ())}
+
+
 def _parts(table: BackedTable, layer: str | None) -> Parts:
     """Understand name, libraries and positions as of a table in memory."""
     from sclinguist_core.data.readers.h5ad import POSITION_KEYS, check_one_library, parts_of
 
     obsm, columns = table.names("obsm"), set(table.names("obs"))
     positions = [key for key in POSITION_KEYS if key in obsm]
-    uns = {"spatial": table.element("uns/spatial")} if "spatial" in table.names("uns") else {}
+    uns = {"spatial": _libraries(table)} if "spatial" in table.names("uns") else {}
     lattice = [key for key in ("array_row", "array_col") if key in columns and positions]
     stand_in: Any = SimpleNamespace(
         n_obs=table.n_obs,
@@ -313,7 +339,7 @@ def _parts(table: BackedTable, layer: str | None) -> Parts:
         obsm={key: table.element(f"obsm/{key}") for key in positions[:1]},
         uns=uns,
     )
-    if isinstance(uns.get("spatial"), dict) and len(uns["spatial"]) > 1:
+    if len(uns.get("spatial", ())) > 1:
         whole: Any = SimpleNamespace(obs=table.element("obs"), uns=uns)
         check_one_library(whole, table.path)
     return parts_of(stand_in, table.path, layer=layer)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,7 +43,7 @@ from sclinguist_core.data.http_file import (
 from sclinguist_core.data.partial_file import PartialFile
 from sclinguist_core.data.unpack import unpack_iter
 from sclinguist_core.errors import InputError
-from sclinguist_core.locks import Locked, locked
+from sclinguist_core.locks import Locked, NoLocks, locked, remove_stale
 
 Step = TypeVar("Step")
 Result = TypeVar("Result")
@@ -160,24 +160,29 @@ def _steps(
     dataset: Dataset, folder: Path, patience: Patience
 ) -> Generator[DownloadProgress, None, Path]:
     yield DownloadProgress(done=0, total=None, phase="checking")
+    lock = folder.with_name(f".{folder.name}.lock")
     if downloaded(dataset, folder) is not None:
+        remove_stale(lock)
         return folder
     with _disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with locked(folder.with_name(f".{folder.name}.lock")):
-                # Perhaps another process has finished it since the look above.
-                if downloaded(dataset, folder) is None:
-                    download = _Download(dataset, folder, patience)
-                    try:
-                        yield from download.steps()
-                    finally:
-                        download.tidy_up()
-        except Locked as error:
-            raise InputError(
-                f"'{folder}' is being downloaded already, by another window or command: wait until "
-                "that is finished, or cancel it there."
-            ) from error
+        with ExitStack() as holding:
+            try:
+                holding.enter_context(locked(lock))
+            except NoLocks:
+                lock.unlink(missing_ok=True)  # then nobody can be kept from the same download
+            except Locked as error:
+                raise InputError(
+                    f"'{folder}' is being downloaded already, by another window or command: wait "
+                    "until that is finished, or cancel it there."
+                ) from error
+            # Perhaps another process has finished it since the look above.
+            if downloaded(dataset, folder) is None:
+                download = _Download(dataset, folder, patience)
+                try:
+                    yield from download.steps()
+                finally:
+                    download.tidy_up()
     return folder
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import h5py
@@ -17,34 +15,77 @@ if TYPE_CHECKING:
 def new_hdf5(path: Path) -> Iterator[h5py.File]:
     """Open a new HDF5 file, and close it whatever happens.
 
-    The HDF5 library keeps what it could not write, tries again whenever something is closed, and
-    crashes when it still cannot at the end of the process. So where writing fails, the file is let
-    go of: what is left to write goes nowhere.
+    The HDF5 library is not made for writes that fail: it keeps what it could not write, complains
+    whenever anything is closed, and crashes when the process ends. So it is given a file whose
+    writes never fail; an error is kept for when it is done.
 
     Parameters
     ----------
     path
-        The file; after an error it holds anything, and is to be removed.
+        The file; after an error it is to be removed.
 
     Raises
     ------
     OSError
-        If it cannot be written; before the block ends, so that it is not told while closing.
+        If it could not be written.
     """
     import h5py
 
-    with h5py.File(path, "w") as file:
+    with path.open("x+b", buffering=0) as raw:
+        file = _NeverFailing(raw)
         try:
-            yield file
-            file.flush()
-        except BaseException:
-            let_go(file)
-            raise
+            with h5py.File(file, "w") as group:
+                yield group
+        finally:
+            # In place of what the library makes of a file that lost some of its bytes.
+            if file.error is not None:
+                raise file.error
 
 
-def let_go(file: h5py.File) -> None:
-    """Let everything that is still to be written to an open file go nowhere."""
-    if sys.platform == "win32":
-        return  # its library has file handles of its own
-    with suppress(OSError, ValueError, RuntimeError), open(os.devnull, "r+b") as nowhere:
-        os.dup2(nowhere.fileno(), file.id.get_vfd_handle())
+class _NeverFailing:
+    """A file that takes everything, and remembers the first error."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write as many bytes as the disk takes, and say that it was all of them."""
+        view = memoryview(data)
+        start = 0
+        try:
+            while self.error is None and start < len(view):
+                start += self._raw.write(view[start:])
+        except OSError as error:
+            self.error = error
+        return len(view)
+
+    def read(self, size: int = -1) -> bytes:
+        """Read; h5py takes an object with this method for a file, and calls `readinto`."""
+        return bytes(self._raw.read(size))
+
+    def readinto(self, buffer: Any) -> int:
+        """Read; what was never written is zero."""
+        n_read = self._raw.readinto(buffer)
+        view = memoryview(buffer)
+        view[n_read:] = bytes(len(view) - n_read)
+        return len(view)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place."""
+        return int(self._raw.seek(offset, whence))
+
+    def tell(self) -> int:
+        """Return the place."""
+        return int(self._raw.tell())
+
+    def truncate(self, size: int | None = None) -> int:
+        """Cut or extend the file, if the disk lets it."""
+        try:
+            return int(self._raw.truncate(size))
+        except OSError as error:
+            self.error = self.error or error
+            return 0
+
+    def flush(self) -> None:
+        """Do nothing: nothing is held back."""

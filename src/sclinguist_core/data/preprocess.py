@@ -56,6 +56,11 @@ def size_factors(counts: sparse.csr_matrix, share: np.ndarray | float = 1.0) -> 
     return size
 
 
+def cp10k_scale(counts: sparse.csr_matrix, share: np.ndarray | float = 1.0) -> np.ndarray:
+    """Give what turns counts into counts per 10,000, float32, shape (n,)."""
+    return (TARGET_SUM / size_factors(counts, share)).astype(np.float32)
+
+
 def log1p_cp10k(counts: sparse.csr_matrix, share: np.ndarray | float = 1.0) -> sparse.csr_matrix:
     """``log1p`` of counts per 10,000 over measured genes.
 
@@ -70,10 +75,12 @@ def log1p_cp10k(counts: sparse.csr_matrix, share: np.ndarray | float = 1.0) -> s
     -------
     CSR float32 of the same shape and sparsity: zeros stay zeros.
     """
-    size = size_factors(counts, share)
+    return _log1p_scaled(counts, cp10k_scale(counts, share))
+
+
+def _log1p_scaled(counts: sparse.csr_matrix, scale: np.ndarray) -> sparse.csr_matrix:
     scaled = counts.astype(np.float32, copy=True)
-    per_value = np.repeat((TARGET_SUM / size).astype(np.float32), np.diff(scaled.indptr))
-    scaled.data *= per_value
+    scaled.data *= np.repeat(scale, np.diff(scaled.indptr))
     np.log1p(scaled.data, out=scaled.data)
     return scaled
 
@@ -205,13 +212,29 @@ def protein_isotype_corrected(counts: Abundance, isotype: np.ndarray | None = No
     return _like(counts, logged - _row_mean(logged, mask))
 
 
-def _log1p_cp10k_plain(counts: sparse.csr_matrix, share: np.ndarray) -> sparse.csr_matrix:
-    """``log1p`` CP10k over the genes that are there, as if no other existed."""
-    return log1p_cp10k(counts)
-
-
-RNA_NORMALIZATIONS: dict[str, Callable[..., sparse.csr_matrix]] = {
-    "log1p_cp10k_measured": log1p_cp10k,
-    "log1p_cp10k": _log1p_cp10k_plain,
+RNA_NORMALIZATIONS: dict[str, Callable[[sparse.csr_matrix, np.ndarray], np.ndarray]] = {
+    "log1p_cp10k_measured": cp10k_scale,
+    # Over the genes that are there, as if no other existed.
+    "log1p_cp10k": lambda counts, share: cp10k_scale(counts),
 }
-"""RNA normalisations that a checkpoint can name; each takes counts and `AlignedRna.shares`."""
+"""RNA normalisations that a checkpoint can name: what counts are multiplied by before ``log1p``,
+from counts and `AlignedRna.shares`, float32, shape (n,)."""
+
+
+def normalized(counts: sparse.csr_matrix, share: np.ndarray, name: str) -> sparse.csr_matrix:
+    """Normalise counts as a checkpoint asks for.
+
+    Parameters
+    ----------
+    counts
+        Raw counts, CSR, shape (n, G). Not changed.
+    share
+        Share of reference expression that each cell's measured genes carry, shape (n,).
+    name
+        In `RNA_NORMALIZATIONS`.
+
+    Returns
+    -------
+    CSR float32 of the same shape and sparsity.
+    """
+    return _log1p_scaled(counts, RNA_NORMALIZATIONS[name](counts, share))

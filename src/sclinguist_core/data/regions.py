@@ -18,6 +18,7 @@ import pandas as pd
 
 from sclinguist_core.errors import InputError
 from sclinguist_core.files import replacing
+from sclinguist_core.reading import plain_file
 
 _SEPARATORS = (",", ";", "\t")
 _SUFFIX = "-1"
@@ -116,6 +117,7 @@ def read_geojson(path: str | Path, *, pixels_per_unit: float = 1.0) -> list[Regi
     path = Path(path)
     if not (np.isfinite(pixels_per_unit) and pixels_per_unit > 0):
         raise InputError(f"pixels per unit {pixels_per_unit}: expected a positive number.")
+    plain_file(path)
     try:
         content = json.loads(path.read_text("utf-8-sig"))
     except OSError as error:
@@ -194,7 +196,7 @@ def read_loupe_categories(path: str | Path) -> pd.DataFrame:
     path = Path(path)
     remedy = "export the categories again in Loupe Browser."
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with plain_file(path).open(encoding="utf-8-sig", newline="") as file:
             separator = max(_SEPARATORS, key=file.readline().count)
             file.seek(0)
             lines = csv.reader(file, delimiter=separator, skipinitialspace=True)
@@ -273,16 +275,20 @@ def categories_for(
 
 
 def _natural(text: str) -> list[tuple[int, int, str]]:
-    """Sort key in which numbers count as numbers."""
-    parts = re.split(r"(\d+)", text)
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+    """Sort key in which numbers count as numbers, however many digits they have."""
+    key = []
+    for part in re.split(r"(\d+)", text):
+        digits = part.lstrip("0")
+        key.append((0, len(digits), digits) if part.isdecimal() else (1, 0, part))
+    return key
 
 
 def _geometries(content: Any) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Geometry and properties of each feature, whatever is around them."""
     features = content if isinstance(content, list) else [content]
     if isinstance(content, dict) and content.get("type") == "FeatureCollection":
-        features = content.get("features") or []
+        listed = content.get("features")
+        features = listed if isinstance(listed, list) else []
     for feature in features:
         if isinstance(feature, dict):
             geometry = feature.get("geometry") if "geometry" in feature else feature

@@ -30,6 +30,7 @@ _DAMAGES = (
     tarfile.TarError,
     EOFError,
     zlib.error,
+    ValueError,  # a header of PAX that is no number
     gzip.BadGzipFile,
     FileExistsError,  # a file and a folder of one name
     NotADirectoryError,
@@ -66,6 +67,8 @@ def unpack_iter(
                 yield from _unpack(members, archive, folder, wanted, max_bytes)
             while unzipped.read(_CHUNK_BYTES):  # to the end, where the checksum is
                 yield
+    except InputError:
+        raise
     except _DAMAGES as error:
         raise InputError(
             f"'{archive.name}' is a damaged archive ({error}): try again, it is fetched anew."

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from sclinguist_core.data.hdf5_output import new_hdf5
 from sclinguist_core.data.readers.memory import around_same_arrays
 from sclinguist_core.errors import InputError
 from sclinguist_core.files import holder, replace_folder, sync, sync_names
+from sclinguist_core.reading import check_path, reason
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -30,9 +31,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Every HDF5 library reads gzip (R's has no lzf or zstd); level 1 is nearly as small as 4 on
-#: counts, at a third of the time.
-_COMPRESSION = {"compression": "gzip", "compression_opts": 1}
+_CANNOT_BE_WRITTEN = (ValueError, TypeError, NotImplementedError)
+"""What libraries raise over content that a format has no place for, such as a zero in a name."""
 
 ASSAY = "assay"
 """Where ``metadata`` in ``uns["spatial"]`` says what kind of section it is."""
@@ -104,6 +104,13 @@ def write_table_iter(adata: AnnData, path: str | os.PathLike[str]) -> Generator[
             raise InputError(
                 f"Writing '{target}' failed ({error.strerror or error}): nothing was changed; "
                 "check the space and the rights there."
+            ) from error
+        except InputError:
+            raise
+        except _CANNOT_BE_WRITTEN as error:
+            raise InputError(
+                f"Writing '{target}' failed ({reason(error)}): nothing was changed; rename or "
+                "remove what such a file cannot hold."
             ) from error
         sync_names(final.parent)
     logger.info("Wrote %s", target)
@@ -179,7 +186,7 @@ def check_output(path: str | os.PathLike[str]) -> Path:
         If the suffix is another, the folder does not exist, or something else than a table has
         the name already.
     """
-    target = Path(path).expanduser()
+    target = check_path(Path(path).expanduser())
     suffix = target.suffix.lower()
     if suffix not in {".h5ad", ".zarr"}:
         raise InputError(
@@ -246,27 +253,11 @@ def _is_table(store: Path) -> bool:
 
 
 def _write_h5ad(adata: AnnData, path: Path) -> None:
-    """Write as `AnnData.write_h5ad` does, but leave single columns of fractions uncompressed.
-
-    Predictions are hundreds of them; they hardly become smaller, and take as long as the counts.
-    """
-    from anndata.experimental import write_dispatched
-
-    def write(
-        write_element: Callable[..., None],
-        store: Any,
-        key: str,
-        element: Any,
-        dataset_kwargs: Mapping[str, Any],
-        iospec: Any,
-    ) -> None:
-        is_column = isinstance(element, np.ndarray) and element.ndim == 1
-        if is_column and element.dtype.kind == "f":
-            dataset_kwargs = {}
-        write_element(store, key, element, dataset_kwargs=dataset_kwargs)
+    """Write as `AnnData.write_h5ad` does, uncompressed too: gzip is slow to write and to stream."""
+    from anndata.io import write_elem
 
     with new_hdf5(path) as file:
-        write_dispatched(file, "/", adata, write, dataset_kwargs=_COMPRESSION)
+        write_elem(file, "/", adata)
 
 
 def _write_zarr(adata: AnnData, path: Path) -> None:

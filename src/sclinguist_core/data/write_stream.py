@@ -9,10 +9,9 @@ Shapes: n cells or spots, P proteins.
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,12 +19,15 @@ from typing import Any
 import numpy as np
 
 from sclinguist_core.data.backed import BackedTable
+from sclinguist_core.data.hdf5_output import new_hdf5
 from sclinguist_core.data.write import zarr_as_we_write
 from sclinguist_core.files import sync
 
 CHUNK_ROWS = 2**18
 """Values of a column in one chunk of a zarr store: 1 MB, so that files stay few."""
 _BLOCK_VALUES = 2**22
+_WIDE = 2_000
+"""Columns whose names take more than an ordinary attribute of HDF5 may."""
 _FRAME = {"encoding-type": "dataframe", "encoding-version": "0.2.0"}
 _ARRAY = {"encoding-type": "array", "encoding-version": "0.2.0"}
 _MAPPING = {"encoding-type": "dict", "encoding-version": "0.1.0"}
@@ -52,6 +54,7 @@ class PartWriter:
     def __init__(self, source: BackedTable, path: Path, leave_out: Collection[str] = ()) -> None:
         self.path = path
         self.n_rows = source.n_obs
+        self._closing = ExitStack()
         if path.suffix.lower() == ".zarr":
             import zarr
 
@@ -59,9 +62,7 @@ class PartWriter:
             zarr_format: Any = getattr(getattr(source.group, "metadata", None), "zarr_format", 3)
             self.group: Any = zarr.open_group(path, mode="w-", zarr_format=zarr_format)
         else:
-            import h5py
-
-            self.group = h5py.File(path, "w-")
+            self.group = self._closing.enter_context(new_hdf5(path))
         try:
             _copy_attributes(source.group, self.group)
             for name in sorted(map(str, source.group.keys())):
@@ -102,9 +103,14 @@ class PartWriter:
         self.close()
 
     def close(self) -> None:
-        """Close the file."""
-        if hasattr(self.group, "close"):
-            self.group.close()
+        """Close the file.
+
+        Raises
+        ------
+        OSError
+            If some of it could not be written.
+        """
+        self._closing.close()
 
     def add_frame(self, key: str, names: Sequence[str]) -> list[Any]:
         """Add a DataFrame of float32 columns to ``obsm``.
@@ -113,7 +119,9 @@ class PartWriter:
         -------
         P arrays of shape (n,) to write rows into.
         """
-        frame = self.group["obsm"].create_group(key)
+        # HDF5 keeps few attributes, and long ones, only where their order is kept, too.
+        wide = {} if _is_zarr(self.group) or len(names) <= _WIDE else {"track_order": True}
+        frame = self.group["obsm"].create_group(key, **wide)
         obs = self.group["obs"]
         index = str(obs.attrs["_index"])
         _set_attributes(frame, {"_index": index, "column-order": list(names), **_FRAME})
@@ -160,26 +168,7 @@ class PartWriter:
 
             with zarr_as_we_write():
                 zarr.consolidate_metadata(str(self.path))
-        if not (self.path.is_dir() and _sync_disk(self.path)):
-            sync(self.path)
-
-
-def _sync_disk(folder: Path) -> bool:
-    """Bring everything to the disk that `folder` lies on; False where that cannot be asked for.
-
-    A frame is hundreds of files: one by one that takes ten times as long.
-    """
-    if sys.platform != "linux":
-        return False
-    import ctypes
-
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        return bool(ctypes.CDLL(None).syncfs(handle) == 0)
-    except AttributeError:
-        return False
-    finally:
-        os.close(handle)
+        sync(self.path)
 
 
 class _ZarrColumn:

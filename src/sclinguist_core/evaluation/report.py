@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -77,6 +78,7 @@ def write_report(
         If the folder is a file or cannot be written to.
     """
     folder = Path(folder)
+    is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         page = render(result, title=title, overlays=overlays)
@@ -91,6 +93,8 @@ def write_report(
         write_text(paths.summary, result.summary.to_csv())
         write_text(paths.html, page)
     except OSError as error:
+        if is_new:
+            shutil.rmtree(folder, ignore_errors=True)
         raise InputError(
             f"{folder}: cannot write the report there ({error.strerror or error}), expected a "
             "folder that can be created or written to; give another one with -o FOLDER"

@@ -78,7 +78,9 @@ def run_chunk(
             out.log1p[rows] = outputs.log1p
         yield len(rows)
     if familiarity is not None and out.ood is not None:
-        out.ood[:] = familiarity.score(aligned.counts, aligned.measured, aligned.pattern)
+        out.ood[:] = familiarity.score(
+            aligned.counts, aligned.measured, aligned.pattern, runner.device
+        )
     empty = without_reads(aligned)
     out.mean[empty] = out.std[empty] = np.nan
     if out.log1p is not None:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sclinguist_core.data.batches import TokenBatch
 from sclinguist_core.data.readers.memory import around_same_arrays, as_section
 from sclinguist_core.data.section import Section
 from sclinguist_core.errors import InputError
@@ -29,6 +28,7 @@ from sclinguist_core.inference.smoothing import CONTEXT_SHARE, shift_to_context
 from sclinguist_core.model.architectures import SCT
 from sclinguist_core.model.checkpoint import Checkpoint
 from sclinguist_core.model.device import device_label
+from sclinguist_core.model.feed import Tokens
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -67,17 +67,11 @@ class Embedding:
 class _LatentRunner(TranslatorRunner):
     """Returns the trunk, shape (B, G), in the place of the proteins."""
 
-    def _forward(self, batch: TokenBatch, shared: Panels) -> Outputs:
-        import torch
-
-        with torch.inference_mode():
-            reading = self.model.encode(
-                torch.from_numpy(batch.genes).to(self.device),
-                torch.from_numpy(batch.values).to(self.device),
-                shared.of(torch.from_numpy(batch.pattern).to(self.device)),
-                self.tables,
-            )
-            trunk = reading.trunk.float().cpu().numpy()
+    def _forward(self, batch: Tokens, shared: Panels) -> Outputs:
+        reading = self.model.encode(
+            batch.genes, batch.values, shared.of(batch.pattern), self.tables
+        )
+        trunk = reading.trunk.float().cpu().numpy()
         return Outputs(trunk, np.full_like(trunk, np.nan), None)
 
 

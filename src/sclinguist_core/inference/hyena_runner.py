@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
 
-from sclinguist_core.data.batches import TokenBatch
 from sclinguist_core.inference.runner import Outputs, Runner
 from sclinguist_core.model.checkpoint import Checkpoint
+from sclinguist_core.model.feed import Tokens
 
 if TYPE_CHECKING:
     import torch
@@ -62,16 +62,11 @@ class HyenaRunner(Runner):
     def _shared(self, measured: np.ndarray) -> None:
         return None
 
-    def _forward(self, batch: TokenBatch, shared: None) -> Outputs:
-        import torch
-
-        x = np.zeros((len(batch.rows), self.model.config.n_genes), np.float32)
-        seen = batch.genes >= 0
-        x[np.nonzero(seen)[0], batch.genes[seen]] = batch.values[seen]
-        with (
-            torch.inference_mode(),
-            torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"),
-        ):
-            mean = self.model(torch.from_numpy(x).to(self.device), self.tables)
-            mean = mean.float().cpu().numpy()
+    def _forward(self, batch: Tokens, shared: None) -> Outputs:
+        n_genes = self.model.config.n_genes
+        # Padding goes to a last column, which nobody reads.
+        place_BT = batch.genes.masked_fill(batch.genes < 0, n_genes)
+        x_BG = batch.values.new_zeros(batch.n_obs, n_genes + 1)
+        x_BG.scatter_(1, place_BT, batch.values)
+        mean = self.model(x_BG[:, :n_genes], self.tables).float().cpu().numpy()
         return Outputs(mean, np.full_like(mean, np.nan), None)

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from sclinguist_core.data.batches import TokenBatch
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference.runner import Outputs, TranslatorRunner
 from sclinguist_core.inference.trust import MIN_ROWS, Judged, calibrated_unit
 from sclinguist_core.model.checkpoint import Checkpoint
+from sclinguist_core.model.feed import Tokens
 from sclinguist_core.model.gene_queries import GeneQueries, check_can_query, gene_queries
 from sclinguist_core.vocabulary.genes import resolve_genes
 from sclinguist_core.vocabulary.proteins import (
@@ -93,7 +93,7 @@ def split_names(
             asked |= _every_gene(checkpoint)
             learnt = dict.fromkeys([*(learnt or {}), *checkpoint.protein_names])
             continue
-        protein = None if given in known else _resolve(given)
+        protein = None if given in known else asked_protein(given)
         if protein is None or protein.name in known:
             assert learnt is not None
             learnt[given if protein is None else protein.name] = None
@@ -108,8 +108,14 @@ def split_names(
     return None if learnt is None else list(learnt), table
 
 
-def _resolve(given: str) -> Protein:
-    """Find a protein by its gene's symbol, by any name, or by a former symbol or id of its gene."""
+def asked_protein(given: str) -> Protein:
+    """Find a protein by its gene's symbol, by any name, or by a former symbol or id of its gene.
+
+    Raises
+    ------
+    UnknownProteinError
+        If it has none of them.
+    """
     found = find_product(given)
     if found is not None:
         return found
@@ -205,36 +211,33 @@ class QueryRunner(TranslatorRunner):
         """Panels, and the standardised expression of a cell that expresses nothing, (K, N + 1)."""
         import torch
 
-        with torch.inference_mode():
-            seen_KN = torch.from_numpy(measured).to(self.device)[:, self.read]
-            zero_KN = seen_KN * self.tables.zero[self.read]
-            return super()._shared(measured), torch.nn.functional.pad(zero_KN, (0, 1))
+        seen_KN = torch.from_numpy(measured).to(self.device)[:, self.read]
+        zero_KN = seen_KN * self.tables.zero[self.read]
+        return super()._shared(measured), torch.nn.functional.pad(zero_KN, (0, 1))
 
-    def _forward(self, batch: TokenBatch, shared: Any) -> Outputs:
+    def _forward(self, batch: Tokens, shared: Any) -> Outputs:
         import torch
 
         model, tables = self.model, self.tables
         assert model.state is not None
-        with torch.inference_mode():
-            genes_BT, x_BT, pattern_B = (
-                torch.from_numpy(part).to(self.device)
-                for part in (batch.genes, batch.values, batch.pattern)
-            )
-            panels, zero_KN = shared
-            panel = panels.of(pattern_B)
-            out = model(genes_BT, x_BT, panel, tables)
-            state_BR = model.linear_read(genes_BT, x_BT, panel, tables)[2] - model.state.center
-            # What `linear_read` does for the coding genes of the panel, for the asked ones.
-            z_BT, _ = model.standardise(genes_BT, x_BT, tables)
-            column_BT = self.column[genes_BT.clamp(min=0)]
-            z_BN = zero_KN[pattern_B].scatter_add(1, column_BT, z_BT)[:, :-1]
-            own_BS = torch.sparse.mm(self.measured_SN, z_BN.T).T + state_BR @ self.imputed_SR.T
-            n_asked = len(self.mixing_QT)
-            beyond_BT = out.mean[:, self.learnt] - own_BS[:, n_asked:]
-            asked_BQ = own_BS[:, :n_asked] + beyond_BT @ self.mixing_QT.T
-            mean = torch.cat([out.mean[:, self.chosen], asked_BQ], dim=1).float().cpu().numpy()
-            std = np.full_like(mean, np.nan)
-            std[:, : len(self.chosen)] = out.std[:, self.chosen].float().cpu().numpy()
+        genes_BT, x_BT = batch.genes, batch.values
+        panels, zero_KN = shared
+        panel = panels.of(batch.pattern)
+        out = model(genes_BT, x_BT, panel, tables)
+        state_BR = model.linear_read(genes_BT, x_BT, panel, tables)[2] - model.state.center
+        # What `linear_read` does for the coding genes of the panel, for the asked ones.
+        z_BT, _ = model.standardise(genes_BT, x_BT, tables)
+        column_BT = self.column[genes_BT.clamp(min=0)]
+        z_BN = zero_KN[batch.pattern].scatter_add(1, column_BT, z_BT)[:, :-1]
+        with torch.autocast(self.device.type, enabled=False):
+            measured_BS = torch.sparse.mm(self.measured_SN, z_BN.T).T
+        own_BS = measured_BS + state_BR @ self.imputed_SR.T
+        n_asked = len(self.mixing_QT)
+        beyond_BT = out.mean[:, self.learnt] - own_BS[:, n_asked:]
+        asked_BQ = own_BS[:, :n_asked] + beyond_BT @ self.mixing_QT.T
+        mean = torch.cat([out.mean[:, self.chosen], asked_BQ], dim=1).float().cpu().numpy()
+        std = np.full_like(mean, np.nan)
+        std[:, : len(self.chosen)] = out.std[:, self.chosen].float().cpu().numpy()
         return Outputs(mean, std, None)
 
 

@@ -9,21 +9,31 @@ Shapes: n cells or spots, B of them in a batch, P proteins, V genes.
 from __future__ import annotations
 
 import logging
+import traceback
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from scipy import sparse
 
 from sclinguist_core.data.align import AlignedRna
-from sclinguist_core.data.batches import TokenBatch, bucketed_rows, token_batch
+from sclinguist_core.data.batches import bucketed_rows
 from sclinguist_core.errors import InputError, NotEnoughMemoryError
 from sclinguist_core.model.architectures import HYENA, TRANSLATOR
 from sclinguist_core.model.checkpoint import Checkpoint
-from sclinguist_core.model.device import CPU_BATCH, CPU_TOKENS, CUDA_BATCH, CUDA_TOKENS
+from sclinguist_core.model.device import (
+    CPU_BATCH,
+    CPU_TOKENS,
+    CUDA_BATCH,
+    CUDA_STREAMS,
+    CUDA_TOKENS,
+)
+from sclinguist_core.model.feed import Cells, Tokens
 from sclinguist_core.model.workers import Workers
 
 if TYPE_CHECKING:
@@ -63,7 +73,8 @@ class Runner(ABC):
     cpu_batch: ClassVar[int] = CPU_BATCH
     cuda_batch: ClassVar[int] = CUDA_BATCH
     batch_a_thread: ClassVar[bool] = True
-    """Whether each thread of a processor has a batch of its own, or all share one."""
+    """Whether each thread has a batch of its own, or all share one. On a card a thread also has a
+    stream of its own: it computes one batch while others are copied to it, or written down."""
 
     def __init__(
         self,
@@ -81,15 +92,24 @@ class Runner(ABC):
         self.normalization = checkpoint.info.model.rna_normalization
         self.batch_size = batch_size or (self.cuda_batch if on_cuda else self.cpu_batch)
         self.max_tokens = CUDA_TOKENS if on_cuda else CPU_TOKENS
-        self.n_workers = 1 if on_cuda or not self.batch_a_thread else torch.get_num_threads()
+        n_threads = CUDA_STREAMS if on_cuda else torch.get_num_threads()
+        self.n_workers = n_threads if self.batch_a_thread else 1
+        self.half = on_cuda
+        """Whether abundance is predicted with products of matrices in bfloat16."""
+        self._streams: SimpleQueue[torch.cuda.Stream] = SimpleQueue()
+        for _ in range(self.n_workers if on_cuda else 0):
+            self._streams.put(torch.cuda.Stream(device))
 
     @abstractmethod
     def _shared(self, measured: np.ndarray) -> Any:
-        """Work out what all batches share, given the patterns of measured genes, shape (K, V)."""
+        """Work out what all batches share, given the patterns of measured genes, shape (K, V).
+
+        Called in inference mode.
+        """
 
     @abstractmethod
-    def _forward(self, batch: TokenBatch, shared: Any) -> Outputs:
-        """Run one batch. Called in any thread, outside of inference mode."""
+    def _forward(self, batch: Tokens, shared: Any) -> Outputs:
+        """Run one batch. Called in any thread, in inference mode."""
 
     def gene_warnings(self, not_found: Sequence[str]) -> list[str]:
         """Sentences on genes of the model that an input does not have; none by default.
@@ -114,12 +134,17 @@ class Runner(ABC):
 
     def run(self, aligned: AlignedRna) -> Generator[tuple[np.ndarray, Outputs]]:
         """Yield the rows of each batch, and what the network says of them."""
-        yield from self.run_expression(self.expression(aligned), aligned.measured, aligned.pattern)
+        scale = aligned.scale(self.gene_share, self.normalization)
+        cells = Cells(values=aligned.counts, pattern=aligned.pattern, scale=scale)
+        yield from self._run(cells, aligned.measured, half=self.half)
 
     def run_expression(
         self, expression: sparse.csr_matrix, measured: np.ndarray, pattern: np.ndarray
     ) -> Generator[tuple[np.ndarray, Outputs]]:
-        """Run expression that is normalised already.
+        """Run expression that is normalised already, or changed by hand.
+
+        In float32 on every device: small changes of expression make differences that bfloat16
+        would round away.
 
         Parameters
         ----------
@@ -132,13 +157,26 @@ class Runner(ABC):
         ------
         Rows of a batch, int64, shape (B,), and what the network says of them.
         """
-        lengths = np.diff(expression.indptr)
-        shared = self._shared(measured)
+        yield from self._run(Cells(values=expression, pattern=pattern), measured, half=False)
+
+    def _run(
+        self, cells: Cells, measured: np.ndarray, *, half: bool
+    ) -> Generator[tuple[np.ndarray, Outputs]]:
+        import torch
+
+        with torch.inference_mode():
+            shared = self._shared(measured)
+        if self.device.type == "cuda":
+            # Other streams read it, as they do the tables.
+            torch.cuda.current_stream(self.device).synchronize()
 
         def forward(rows: np.ndarray) -> tuple[np.ndarray, Outputs]:
-            return rows, self._forward(token_batch(expression, pattern, rows), shared)
+            # These are local to a thread, so they are entered where the work is done.
+            precision = torch.autocast(self.device.type, torch.bfloat16, enabled=half)
+            with torch.inference_mode(), self._stream(), precision:
+                return rows, self._forward(cells.tokens(rows, self.device), shared)
 
-        batches = deque(bucketed_rows(lengths, self.batch_size, self.max_tokens))
+        batches = deque(bucketed_rows(cells.lengths, self.batch_size, self.max_tokens))
         with Workers(self.n_workers if len(batches) > 1 else 1) as workers:
             n_ahead = 2 * workers.n if workers.n > 1 else 1
             running: deque[tuple[np.ndarray, Future[tuple[np.ndarray, Outputs]]]] = deque()
@@ -155,8 +193,26 @@ class Runner(ABC):
                 except RuntimeError as error:  # torch.OutOfMemoryError is one
                     if not _is_out_of_memory(error):
                         raise
+                    # They hold what the batch had on the device.
+                    traceback.clear_frames(error.__traceback__)
+                    del future
                     self._halve(len(rows), error)
                     batches.appendleft(rows)
+
+    @contextmanager
+    def _stream(self) -> Iterator[None]:
+        """Lend a batch a stream of its own on a card; they last, since memory is kept for each."""
+        import torch
+
+        if self.device.type != "cuda":
+            yield
+            return
+        stream = self._streams.get()
+        try:
+            with torch.cuda.stream(stream):
+                yield
+        finally:
+            self._streams.put(stream)
 
     def _halve(self, n_rows: int, error: BaseException) -> None:
         import torch
@@ -205,24 +261,19 @@ class TranslatorRunner(Runner):
     def _shared(self, measured: np.ndarray) -> Panels:
         import torch
 
-        with torch.inference_mode():
-            return self.model.panels(torch.from_numpy(measured).to(self.device), self.tables)
+        return self.model.panels(torch.from_numpy(measured).to(self.device), self.tables)
 
-    def _forward(self, batch: TokenBatch, shared: Panels) -> Outputs:
-        import torch
-
-        # Inference mode is local to a thread, so it is entered where the work is done.
-        with torch.inference_mode():
-            out = self.model(
-                torch.from_numpy(batch.genes).to(self.device),
-                torch.from_numpy(batch.values).to(self.device),
-                shared.of(torch.from_numpy(batch.pattern).to(self.device)),
-                self.tables,
-                self.proteins,
-                log1p=self.log1p,
-            )
-            mean, std = (x.float().cpu().numpy() for x in (out.mean, out.std))
-            return Outputs(mean, std, out.log1p.float().cpu().numpy() if self.log1p else None)
+    def _forward(self, batch: Tokens, shared: Panels) -> Outputs:
+        out = self.model(
+            batch.genes,
+            batch.values,
+            shared.of(batch.pattern),
+            self.tables,
+            self.proteins,
+            log1p=self.log1p,
+        )
+        mean, std = (x.float().cpu().numpy() for x in (out.mean, out.std))
+        return Outputs(mean, std, out.log1p.float().cpu().numpy() if self.log1p else None)
 
 
 def make_runner(

@@ -12,6 +12,7 @@ Shapes: n cells or spots, P proteins.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -37,7 +38,7 @@ from sclinguist_core.inference.progress import Progress, finish_in_notebook
 from sclinguist_core.inference.ranks import Rank, device_of, find_rank, share_threads
 from sclinguist_core.inference.runner import Runner
 from sclinguist_core.inference.stream_merge import merge
-from sclinguist_core.inference.stream_work import BlockFacts, WorkFolder
+from sclinguist_core.inference.stream_work import BlockFacts, Vanished, WorkFolder
 from sclinguist_core.model.checkpoint import Checkpoint
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,9 @@ BLOCK_BYTES = 2**26
 """Most bytes that the network's values of a block take."""
 PATIENCE = 60.0
 """Seconds without a new block after which the first process does the others' blocks itself."""
+_POLL = 0.2
+_LISTING = 2.0
+"""Seconds after which a process looks for what others have done."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,6 +170,8 @@ def predict_to_iter(
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch size {batch_size}: expected at least 1.")
     target = check_output(output)
+    # A link is resolved once: blocks lie on the disk that the table takes its name on in the end.
+    final = check_output(os.path.realpath(target))
     located = locate(Path(source).expanduser())
     if located.kind not in STREAMED:
         raise InputError(
@@ -175,6 +181,7 @@ def predict_to_iter(
     if target.exists() and located.path.samefile(target):
         raise InputError(f"{target}: is the input, which stays as it is; choose another name.")
     rank = find_rank() if rank is None else rank
+    before = _state(final)
     with BackedSection(located.path, layer=layer) as section:
         yield Progress(0, section.n_obs, "loading model")
         if section.slow and rank.index == 0:
@@ -190,21 +197,22 @@ def predict_to_iter(
             section=section,
             prepared=prepared,
             runner=prepared.runner(batch_size, log1p=log1p),
-            work=_work_folder(section, prepared, names, target, log1p=log1p),
+            work=_work_folder(section, prepared, names, final, log1p=log1p),
             rank=rank,
         )
+        if rank.index > 0:
+            yield from job.share(final, before)
+            return Streamed(output=target, section=section, names=names, rank=rank)
         if not job.work.check():
-            _check_disk(job.work, target, results_only=results_only, section=section)
+            _check_disk(job.work, final, results_only=results_only, section=section)
             job.work.create()
         with job.work.held(rank.index):
             yield from job.run()
-            if rank.index > 0:
-                return Streamed(output=target, section=section, names=names, rank=rank)
             info, warnings = yield from merge(
                 prepared,
                 job.runner,
                 job.work,
-                target,
+                final,
                 names,
                 results_only=results_only,
                 seconds=lambda: time.perf_counter() - started,
@@ -230,6 +238,8 @@ def _work_folder(
         "model digest": checkpoint.digest,
         "proteins": names,
         "log1p": log1p,
+        # A card rounds as a processor does not: one table is of one of them.
+        "device": prepared.device.type,
         "version": sclinguist_core.__version__,
     }
     return WorkFolder(
@@ -268,54 +278,100 @@ class _Job:
     work: WorkFolder
     rank: Rank
 
+    def share(self, final: Path, before: tuple[int, int] | None) -> Generator[Progress, None, None]:
+        """Do the blocks of a process that is not the first, which makes the folder and removes it.
+
+        Parameters
+        ----------
+        final
+            The output.
+        before
+            What `_state` said of it when this process began.
+        """
+        try:
+            if (yield from self._wait_for_journal(final, before)):
+                with self.work.held(self.rank.index):
+                    yield from self.run()
+        except Vanished:
+            if _state(final) is None:
+                raise
+            logger.warning("%s: was finished by the first process", final)
+
+    def _wait_for_journal(
+        self, final: Path, before: tuple[int, int] | None
+    ) -> Generator[Progress, None, bool]:
+        """Wait until the first process has begun; False where it is done already."""
+        since = time.monotonic()
+        while not self.work.check():
+            now = _state(final)
+            # An output that was there before is of this run, unless the first begins late: then
+            # it does this process's blocks, too.
+            if now is not None and (now != before or time.monotonic() - since > PATIENCE):
+                logger.warning("%s: was finished by the first process", final)
+                return False
+            yield Progress(0, self.section.n_obs, "waiting for the first process")
+            time.sleep(_POLL)
+        return True
+
     def run(self) -> Generator[Progress, None, None]:
         """Do this process's blocks; the first of several then sees to it that all are there."""
         work, rank = self.work, self.rank
         total = self.section.n_obs
         own = range(rank.index, work.n_blocks, rank.count)
-        missing = []
+        missing, n_done = [], self._count(work.present())
         for block in own:
             if not work.is_whole(block):
                 missing.append(block)
-            yield Progress(self._n_done(), total, "checking what is there")
-        n_done = self._n_done()
-        if n_done:
+            yield Progress(n_done, total, "checking what is there")
+        if n_done := self._count(work.present()):
             logger.warning("%s: going on at row %s of %s", work.path, f"{n_done:,}", f"{total:,}")
         longest = yield from self._predict(missing)
         if rank.index > 0:
             return
-        waited_since, n_there = time.monotonic(), int(work.present().sum())
-        while n_there < work.n_blocks:
-            yield Progress(self._n_done(), total, "waiting for the other processes")
+        waited_since, there = time.monotonic(), work.present()
+        while not there.all():
+            yield Progress(self._count(there), total, "waiting for the other processes")
+            mine: list[int] = []
             if time.monotonic() - waited_since > PATIENCE + 10 * longest:
-                absent = np.flatnonzero(~work.present())
-                yield from self._predict(absent[-1:].tolist())
+                mine = np.flatnonzero(~there)[-1:].tolist()
+                yield from self._predict(mine)
             else:
-                time.sleep(0.2)
-            if (now := int(work.present().sum())) > n_there:
-                n_there, waited_since = now, time.monotonic()
+                time.sleep(_POLL)
+            now = work.present()
+            by_others = now & ~there
+            by_others[mine] = False
+            if by_others.any():  # somebody else is alive
+                waited_since = time.monotonic()
+            there = now
         damaged = [block for block in range(work.n_blocks) if block not in own]
         yield from self._predict([block for block in damaged if not work.is_whole(block)])
 
-    def _n_done(self) -> int:
-        return int(np.diff(self.work.starts)[self.work.present()].sum())
+    def _count(self, there: np.ndarray) -> int:
+        """Rows of the blocks that are there."""
+        return int(np.diff(self.work.starts)[there].sum())
 
     def _predict(self, blocks: list[int]) -> Generator[Progress, None, float]:
-        """Predict blocks; returns how long the longest took, in seconds."""
+        """Predict blocks that are not there; returns how long the longest took, in seconds."""
         longest, total, familiarity = 0.0, self.section.n_obs, self.prepared.checkpoint.familiarity
+        n_done, listed = self._count(self.work.present()), time.monotonic()
         with closing(_read_ahead(self._aligned(blocks))) as read:
             began = time.perf_counter()
             for block, aligned, n_empty, rounded in read:
+                if self.work.has(block):  # since it was read
+                    continue
                 raw = Raw.of_size(
                     aligned.n_obs,
                     self.work.n_proteins,
                     log1p="log1p" in self.work.arrays,
                     ood=self.work.with_ood,
                 )
-                done = self._n_done()
+                # What others have done is looked up at times: listing many blocks takes a while.
+                if time.monotonic() - listed > _LISTING:
+                    n_done, listed = self._count(self.work.present()), time.monotonic()
+                done = n_done
                 for n_rows in run_chunk(self.runner, familiarity, aligned, raw):
                     done += n_rows
-                    yield Progress(done, total, "predicting")
+                    yield Progress(min(done, total), total, "predicting")
                 seconds = time.perf_counter() - began
                 facts = BlockFacts(
                     n_empty=n_empty,
@@ -325,6 +381,7 @@ class _Job:
                     seconds=seconds,
                 )
                 self.work.write(block, raw, facts)
+                n_done += aligned.n_obs
                 longest, began = max(longest, seconds), time.perf_counter()
         return longest
 
@@ -333,6 +390,8 @@ class _Job:
         rna, aligner = self.prepared.rna, self.prepared.aligner
         matrix: BackedCounts = rna.counts
         for block in blocks:
+            if self.work.has(block):  # the first process took this one for slow
+                continue
             rows, n_rounded = self.work.rows(block), matrix.n_rounded
             counts = matrix[rows]
             measured = None if rna.measured is None else rna.measured[rows]
@@ -349,6 +408,15 @@ def _read_ahead(blocks: Iterator[Any]) -> Generator[Any, None, None]:
         while (block := coming.result()) is not end:
             coming = pool.submit(next, blocks, end)
             yield block
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """Tell an output from the one that takes its place; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def _check_disk(

@@ -61,7 +61,7 @@ def merge(
     work
         The blocks.
     target
-        Table to write; one that is there is replaced at the end.
+        Table to write, no link; one that is there is replaced at the end.
     names
         Of the P proteins.
     results_only
@@ -99,8 +99,7 @@ def merge(
     states_error = asked_any or any(fact.states_error for fact in facts)
     warnings = _warnings(prepared, runner, work, facts)
     section: Any = prepared.section
-    final = Path(os.path.realpath(target))
-    new = work.path / f"table{final.suffix.lower()}"
+    new = work.path / f"table{target.suffix.lower()}"
     try:
         _remove(new)
         with PartWriter(section.table, new, _left_out(section, results_only)) as writer:
@@ -119,10 +118,10 @@ def merge(
             yield Progress(total, total, "bringing it to the disk")
             writer.finish()
         if new.is_dir():
-            replace_folder(new, final)
+            replace_folder(new, target)
         else:
-            os.replace(new, final)
-        sync_names(final.parent)
+            os.replace(new, target)
+        sync_names(target.parent)
     except OSError as error:
         raise InputError(
             f"Writing '{target}' failed ({error.strerror or error}): the predictions are kept in "

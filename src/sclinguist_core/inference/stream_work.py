@@ -14,10 +14,12 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
@@ -32,6 +34,7 @@ from sclinguist_core.locks import Locked, NoLocks, locked
 
 JOURNAL = "journal.json"
 FORMAT = 1
+_BLOCK = re.compile(r"block-([0-9]{6,18})\.f32")
 _HEADER = 1024
 """Bytes that a block's header has room for, so that arrays begin at a known place."""
 
@@ -59,6 +62,16 @@ class BlockFacts:
     rounded: bool
     states_error: bool
     seconds: float
+
+
+class Vanished(InputError):
+    """The folder is gone: the first process has written the output, or somebody removed it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"'{path}' was removed while blocks were written there, expected it to stay until the "
+            "output is complete: give the same command again."
+        )
 
 
 class WorkFolder:
@@ -136,6 +149,8 @@ class WorkFolder:
                 self._refuse("files without a journal")
             return False
         except (OSError, ValueError):
+            found = None
+        if not isinstance(found, dict):
             self._refuse("a journal that cannot be read")
         expected = json.loads(json.dumps(self._identity))
         if found != expected:
@@ -169,20 +184,32 @@ class WorkFolder:
     def held(self, worker: int) -> Iterator[None]:
         """Keep a second process from doing the same work while the block runs.
 
+        Blocks that processes of this machine were writing when they were killed are removed.
+
         Raises
         ------
         InputError
             If another process does.
+        Vanished
+            If the folder is not there any more.
         """
-        try:
-            with locked(self.path / f"worker-{worker}.lock"):
-                yield
-        except Locked as error:
-            raise InputError(
-                f"'{self.path}': another process is at work there, expected none; wait for it, or "
-                "end it."
-            ) from error
-        except NoLocks:  # some network drives: then it is up to the user
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self.path / f"worker-{worker}.lock"))
+            except Locked as error:
+                raise InputError(
+                    f"'{self.path}': another process is at work there, expected none; wait for it, "
+                    "or end it."
+                ) from error
+            except NoLocks:  # some network drives: then it is up to the user
+                pass
+            except FileNotFoundError as error:
+                raise Vanished(self.path) from error
+            except OSError as error:
+                raise _cannot_write(self.path, error) from error
+            for unfinished in self.path.glob("block-*.tmp"):
+                if _is_of_the_dead(unfinished.name):
+                    unfinished.unlink(missing_ok=True)
             yield
 
     def file(self, block: int) -> Path:
@@ -191,8 +218,16 @@ class WorkFolder:
 
     def present(self) -> np.ndarray:
         """Which blocks have a file, bool, shape (blocks,)."""
-        names = set(os.listdir(self.path)) if self.path.is_dir() else set()
-        return np.array([self.file(block).name in names for block in range(self.n_blocks)], bool)
+        there = np.zeros(self.n_blocks, bool)
+        with suppress(FileNotFoundError):
+            found = [_BLOCK.fullmatch(name) for name in os.listdir(self.path)]
+            numbers = np.array([int(match[1]) for match in found if match], np.int64)
+            there[numbers[numbers < self.n_blocks]] = True
+        return there
+
+    def has(self, block: int) -> bool:
+        """Whether a block has a file."""
+        return self.file(block).exists()
 
     def write(self, block: int, raw: Raw, facts: BlockFacts) -> None:
         """Bring a block to the disk.
@@ -204,6 +239,8 @@ class WorkFolder:
         ------
         InputError
             If the disk does not take it.
+        Vanished
+            If the folder is not there any more.
         """
         content = b"".join(
             np.ascontiguousarray(getattr(raw, name).T, np.float32).tobytes()
@@ -227,8 +264,15 @@ class WorkFolder:
             sync(temporary)
             os.replace(temporary, final)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            if not os.path.exists(self.path / JOURNAL):
+                raise Vanished(self.path) from error
             raise _cannot_write(self.path, error) from error
+        if not os.path.exists(self.path / JOURNAL):
+            # It was being removed just then; a block alone would keep the next run from beginning.
+            final.unlink(missing_ok=True)
+            raise Vanished(self.path)
         sync_names(self.path)
 
     def _kept(self) -> tuple[str, ...]:
@@ -306,6 +350,14 @@ class WorkFolder:
 
     def remove(self) -> None:
         """Remove the folder, when the output is written."""
+        # The journal last: without it, a run after a kill would not know what the blocks are.
+        with suppress(FileNotFoundError):
+            for entry in list(self.path.iterdir()):
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry, ignore_errors=True)
+                elif entry.name != JOURNAL:
+                    with suppress(OSError):
+                        entry.unlink()
         shutil.rmtree(self.path, ignore_errors=True)
         # On network drives a file that another process has open keeps its folder for a moment.
         for _ in range(5):
@@ -313,6 +365,20 @@ class WorkFolder:
                 return
             time.sleep(0.2)
             shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _is_of_the_dead(name: str) -> bool:
+    """Whether a temporary file is of a process of this machine that is not there any more."""
+    machine, _, process = name.removesuffix(".tmp").partition(".f32.")[2].rpartition(".")
+    if machine != platform.node() or not process.isdecimal() or sys.platform == "win32":
+        return False  # Windows cannot be asked without ending the process
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # it is somebody else's, or no number of a process
+        return False
+    return False
 
 
 def _values(file: IO[bytes], place: int, n_values: int) -> np.ndarray:

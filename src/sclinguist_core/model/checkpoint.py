@@ -40,8 +40,8 @@ from sclinguist_core.model.architectures import (
     read_config,
 )
 from sclinguist_core.model.config import dataclass_from_dict
-from sclinguist_core.model.tensor_file import read_weights, stated_shapes
-from sclinguist_core.reading import opened, read_json, reading
+from sclinguist_core.model.tensor_file import read_weights, stated_shapes, writing_tensors
+from sclinguist_core.reading import check_path, opened, read_json, reading
 from sclinguist_core.resources import bundled_checkpoint, checkpoints_dir
 
 if TYPE_CHECKING:
@@ -249,7 +249,8 @@ def _write_files(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype) -> No
         name: tensor.detach().cpu().to(dtype).contiguous()
         for name, tensor in checkpoint.model.state_dict().items()
     }
-    save_file(weights, folder / "model.safetensors")
+    with writing_tensors():
+        save_file(weights, folder / "model.safetensors")
     config = {
         "name": checkpoint.info.name,
         "architecture": checkpoint.info.architecture,
@@ -275,7 +276,7 @@ def _write_files(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype) -> No
         conditionings.write_conditioning(checkpoint.conditioning, folder)
     # safetensors writes for the owner alone; a model is there to be shared.
     for path in folder.iterdir():
-        path.chmod(0o644)
+        path.chmod((folder / "config.json").stat().st_mode & 0o777)
 
 
 def checkpoint_folder(model: str | Path) -> Path:
@@ -287,7 +288,7 @@ def checkpoint_folder(model: str | Path) -> Path:
         If there is no checkpoint, naming which file is missing, or a file in it is a link that
         leads out.
     """
-    folder = bundled_checkpoint() if str(model) == "bundled" else Path(model)
+    folder = bundled_checkpoint() if str(model) == "bundled" else check_path(Path(model))
     if not folder.is_dir():
         raise InputError(
             f"model {str(model)!r}: expected 'bundled' or a checkpoint folder, found no such "

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from sclinguist_core.errors import InputError
-from sclinguist_core.model.tensor_file import read_tensors
+from sclinguist_core.model.tensor_file import read_tensors, writing_tensors
 
 FILE = "conditioning.safetensors"
 
@@ -86,7 +86,8 @@ def write_conditioning(conditioning: Conditioning, folder: Path) -> None:
     for context, factors in conditioning.items():
         tensors[f"{context}.loadings"] = factors.loadings.astype(np.float16)
         tensors[f"{context}.noise"] = factors.noise.astype(np.float16)
-    save_file(tensors, folder / FILE)
+    with writing_tensors():
+        save_file(tensors, folder / FILE)
     (folder / FILE).chmod(0o644)
 
 

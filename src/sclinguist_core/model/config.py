@@ -150,9 +150,13 @@ def _checked(key: str, value: Any, kind: Any) -> Any:
     """Refuse what is not of a field's kind; YAML takes ``1e-3`` for text, here it is a number."""
     if kind == "bool" and not isinstance(value, bool):
         raise ValueError(f"{key}: expected true or false, found {value!r}")
-    # YAML reads a bare 32 as a number; which texts are known is for the dataclass to say.
-    if kind == "str" and (isinstance(value, bool) or not isinstance(value, str | int | float)):
-        raise ValueError(f"{key}: expected text, found {value!r}")
+    if kind in ("str", "str | None"):
+        if value is None and kind != "str":
+            return None
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ValueError(f"{key}: expected text, found {value!r}")
+        # YAML reads a bare 32 as a number; which texts are known is for the dataclass to say.
+        return str(value)
     if kind not in ("int", "float"):
         return value
     number = value

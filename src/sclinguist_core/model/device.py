@@ -21,6 +21,8 @@ CPU_CACHED_TOKENS = 8_192
 CPU_CACHED_QUERIES = 4_096
 """Protein queries of cells that are answered at a time on a processor, for the same reason."""
 CUDA_TOKENS = 2_097_152
+CUDA_STREAMS = 3
+"""Batches under way on a card: one is computed, one copied to it, and one written down."""
 CPU_BATCH = 64
 CUDA_BATCH = 2_048
 

@@ -20,22 +20,34 @@ Shapes: n rows, V genes, K profiles, N genes that a row reads.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
 
+from sclinguist_core.data.batches import bucketed_rows
 from sclinguist_core.errors import InputError
-from sclinguist_core.model.tensor_file import read_tensors
+from sclinguist_core.model.feed import Cells
+from sclinguist_core.model.tensor_file import read_tensors, writing_tensors
 from sclinguist_core.model.workers import Workers
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
 
 FILE = "familiarity.safetensors"
 MIN_READS = 20
 """Rows with fewer counted reads get no score (NaN)."""
 _STEPS = 10
 _BLOCK_ROWS = 64
+_CARD_ROWS = 1_024
+_CARD_VALUES = 2**28
+"""Profiles of the genes that the rows of a batch read, on a card: a gigabyte of them."""
 _TINY = 1e-12
 
 
@@ -58,7 +70,11 @@ class Familiarity:
     levels: np.ndarray
 
     def score(
-        self, counts: sparse.csr_matrix, measured: np.ndarray, pattern: np.ndarray
+        self,
+        counts: sparse.csr_matrix,
+        measured: np.ndarray,
+        pattern: np.ndarray,
+        device: torch.device | None = None,
     ) -> np.ndarray:
         """Share of training rows that are less strange than each row.
 
@@ -70,12 +86,14 @@ class Familiarity:
             Which genes were measured, bool, one row a measurement pattern, shape (M, V).
         pattern
             Row of `measured` for each row of `counts`, shape (n,).
+        device
+            Where to compute; the processor by default.
 
         Returns
         -------
         float32, shape (n,), from 0 to 1; NaN for rows with fewer than 20 counted reads.
         """
-        values = surprise(self.profiles, counts, measured, pattern)
+        values = surprise(self.profiles, counts, measured, pattern, device)
         quantile = np.linspace(0.0, 1.0, len(self.levels))
         scored = np.interp(values, self.levels, quantile)
         return np.where(np.isfinite(values), scored, np.nan).astype(np.float32)
@@ -86,9 +104,9 @@ class Familiarity:
 
         with np.errstate(divide="ignore"):
             log_profiles = np.log(self.profiles).astype(np.float16)
-        save_file(
-            {"log_profiles": log_profiles, "levels": self.levels.astype(np.float32)}, folder / FILE
-        )
+        tensors = {"log_profiles": log_profiles, "levels": self.levels.astype(np.float32)}
+        with writing_tensors():
+            save_file(tensors, folder / FILE)
 
 
 def read_familiarity(folder: Path, n_genes: int) -> Familiarity | None:
@@ -132,7 +150,11 @@ def _usable(log_profiles: np.ndarray, levels: np.ndarray) -> bool:
 
 
 def surprise(
-    profiles: np.ndarray, counts: sparse.csr_matrix, measured: np.ndarray, pattern: np.ndarray
+    profiles: np.ndarray,
+    counts: sparse.csr_matrix,
+    measured: np.ndarray,
+    pattern: np.ndarray,
+    device: torch.device | None = None,
 ) -> np.ndarray:
     """Unexplained log-likelihood a read of every row, float64, shape (n,); see the module.
 
@@ -151,8 +173,24 @@ def surprise(
         reads.eliminate_zeros()
         enough = np.asarray(reads.sum(axis=1)).ravel() >= MIN_READS
         rows, reads = rows[enough], reads[enough]
-        result[rows] = _excess(panel, reads)
+        result[rows] = _excess_on(device, panel, reads)
     return result
+
+
+def _excess_on(
+    device: torch.device | None, panel: np.ndarray, reads: sparse.csr_matrix
+) -> np.ndarray:
+    import torch
+
+    if device is not None and device.type != "cpu":
+        try:
+            return excess_in_batches(panel, reads, device)
+        except torch.OutOfMemoryError:
+            logger.warning(
+                "%s: no memory for the out-of-distribution score, which the processor computes",
+                device,
+            )
+    return _excess(panel, reads)
 
 
 def _excess(panel: np.ndarray, reads: sparse.csr_matrix) -> np.ndarray:
@@ -189,3 +227,48 @@ def _excess_of_block(genes_VK: np.ndarray, reads: sparse.csr_matrix, rows: slice
     mixture_BV = weights_BK @ genes_VK.T
     mixture_BV *= np.log(np.maximum(mixture_BV, _TINY))
     return cross_B + mixture_BV.sum(axis=1)
+
+
+def excess_in_batches(
+    panel: np.ndarray, reads: sparse.csr_matrix, device: torch.device
+) -> np.ndarray:
+    """Surprise of rows that all have reads, many of them at a time: what suits a card.
+
+    Parameters
+    ----------
+    panel
+        Profiles over N measured genes, float32, shape (K, N).
+    reads
+        Counts of these genes, CSR float32, shape (n, N).
+    device
+        Where to compute.
+
+    Returns
+    -------
+    float64, shape (n,); what the processor computes row by row, to within rounding of float32.
+    """
+    import torch
+
+    genes_NK = torch.from_numpy(np.ascontiguousarray(panel.T)).to(device)
+    cells = Cells(values=reads, pattern=np.zeros(reads.shape[0], np.int64))
+    result = np.empty(reads.shape[0])
+    for rows in bucketed_rows(cells.lengths, _CARD_ROWS, _CARD_VALUES // len(panel)):
+        with torch.inference_mode():
+            tokens = cells.tokens(rows, device)
+            share_BT = tokens.values / tokens.values.sum(dim=1, keepdim=True)
+            likelihood_BTK = genes_NK[tokens.genes.clamp(min=0)]
+            w_BK = genes_NK.new_full((len(rows), len(panel)), 1.0 / len(panel))
+            for _ in range(_STEPS):
+                ratio_BT = share_BT / _explained(likelihood_BTK, w_BK)
+                w_BK = w_BK * torch.bmm(ratio_BT[:, None], likelihood_BTK)[:, 0]
+                w_BK = w_BK / w_BK.sum(dim=1, keepdim=True)
+            cross_B = -(share_BT * _explained(likelihood_BTK, w_BK).log()).sum(dim=1)
+            mixture_BN = w_BK @ genes_NK.T
+            expected_B = (mixture_BN * mixture_BN.clamp(min=_TINY).log()).sum(dim=1)
+            result[rows] = (cross_B + expected_B).cpu().numpy()
+    return result
+
+
+def _explained(likelihood_BTK: torch.Tensor, w_BK: torch.Tensor) -> torch.Tensor:
+    """Share of reads that a mixture gives each token's gene, above 0, shape (B, T)."""
+    return (likelihood_BTK @ w_BK[..., None])[..., 0].clamp(min=_TINY)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from sclinguist_core.errors import InputError
+from sclinguist_core.reading import plain_file
 from sclinguist_core.vocabulary.genes import gene_table, resolve_genes
 from sclinguist_core.vocabulary.proteins import Protein, find_product
 
@@ -157,7 +158,7 @@ def read_protein_order(path: str | Path) -> ProteinOrder:
 def _rows(path: Path, expected: str) -> list[list[str]]:
     """Header and rows of a CSV file, all of one length."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with plain_file(path).open(newline="", encoding="utf-8-sig") as file:
             rows = [row for row in csv.reader(file) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: expected the authors' {expected} ({error}).") from error

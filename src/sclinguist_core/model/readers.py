@@ -126,8 +126,14 @@ class TokenReader(Reader):
         lower_BT = lower_BT + (len(table) - n_features)
         rows = torch.stack([genes_BT.clamp(min=0), lower_BT, lower_BT + 1], dim=-1)
         weights = torch.stack([gain_BT, 1.0 - share_BT, share_BT], dim=-1)
+        kind = x_BT.device.type
+        # Autocast knows nothing of sums of rows; attention would halve their precision next.
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else table.dtype
         token_N2D = F.embedding_bag(
-            rows.view(-1, 3), table, per_sample_weights=weights.view(-1, 3), mode="sum"
+            rows.view(-1, 3),
+            table.to(dtype),
+            per_sample_weights=weights.view(-1, 3).to(dtype),
+            mode="sum",
         )
         return token_N2D.view(*genes_BT.shape, -1)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,6 +76,17 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if values.numel() and not all(end.isfinite() for end in weights[name].aminmax()):
             raise _unusable(path, name, "values that are NaN or infinite")
     return weights
+
+
+@contextmanager
+def writing_tensors() -> Iterator[None]:
+    """Raise what the safetensors library says of a disk that takes no more as an `OSError`."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
 
 
 def _unusable(path: Path, name: str, found: str) -> InputError:

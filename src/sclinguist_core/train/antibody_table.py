@@ -11,6 +11,7 @@ from scipy import sparse
 
 from sclinguist_core.data.section import Section
 from sclinguist_core.errors import InputError
+from sclinguist_core.reading import opened, reading
 from sclinguist_core.vocabulary.proteins import resolve_panel
 
 if TYPE_CHECKING:
@@ -34,13 +35,9 @@ def read_antibody_table(entry: DataEntry) -> Section:
 
     path = Path(entry.path)
     separator = "\t" if ".tsv" in path.name.lower() else ","
-    try:
-        table = pd.read_csv(path, sep=separator, index_col=0, low_memory=False)
-    except (OSError, ValueError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path}: expected a table of antibody counts, one row a cell, found: "
-            f"{' '.join(str(error).split())}"
-        ) from error
+    kind = "a table of antibody counts, one row a cell"
+    with opened(path) as file, reading(path, kind, remedy="write it anew as CSV or TSV"):
+        table = pd.read_csv(file, sep=separator, index_col=0, low_memory=False)
     if entry.transpose:
         table = table.T
     table.index = pd.Index(table.index.astype(str), dtype=object)
@@ -57,9 +54,11 @@ def read_antibody_table(entry: DataEntry) -> Section:
     is_antibody = (panel["status"] != "unknown").to_numpy()
     panel, antibodies = panel.loc[is_antibody], antibodies.loc[:, is_antibody]
     others = table.drop(columns=antibodies.columns)
-    if float(np.nanmin(antibodies.to_numpy(), initial=0.0)) < 0:
+    values = antibodies.to_numpy()  # NaN where an antibody was not measured
+    if (values < 0).any() or np.isinf(values).any():
         raise InputError(
-            f"{path}: holds negative values, expected raw antibody counts; give the raw counts."
+            f"{path}: holds negative or infinite values, expected raw antibody counts; give the "
+            "raw counts."
         )
     if table.index.has_duplicates:
         table.index = antibodies.index = others.index = pd.Index(

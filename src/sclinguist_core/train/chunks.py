@@ -180,7 +180,11 @@ class StepChunks:
         self.world_size = world_size
 
     def __iter__(self) -> Iterator[list[Chunk]]:
-        """Yield one list of chunks a step; workers of a data loader take turns."""
+        """Yield one list of chunks a step; workers of a data loader take turns.
+
+        A window of a stream holds batches of consecutive steps: with W workers each reads nearly
+        every window, W times the disk's work. One or two read a store fastest.
+        """
         worker = torch.utils.data.get_worker_info()
         offset, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
         for step in range(self.first + offset, self.last, stride):

@@ -10,11 +10,12 @@ from typing import Annotated
 
 import typer
 
-from sclinguist_core.console import run_app
+from sclinguist_core.console import Commands, run_app
 from sclinguist_core.train.finetune_cli import finetune
 
 app = typer.Typer(
     name="sclinguist-train",
+    cls=Commands,
     help="Train translators from RNA to protein.",
     no_args_is_help=True,
     add_completion=False,

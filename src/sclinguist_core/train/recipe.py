@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -34,6 +35,8 @@ ARCHITECTURES = {"translator": TranslatorConfig, "hyena": HyenaConfig, "sct": Sc
 _ONLY_STAGE = {"hyena": "post-pretrain", "sct": "pretrain-rna"}
 """The one stage of architectures that have no other."""
 DATA_LISTS = ("paired", "rna", "protein", "validate")
+_DEEPEST = 50
+"""Brackets within brackets; recipes need three."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,7 +140,7 @@ def read_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text("utf-8"))
+        values = _parsed(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such recipe, expected a YAML file.") from error
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
@@ -158,6 +161,16 @@ def read_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     values["hold_out"] = _names(values.get("hold_out") or [], path)
     values["init"] = _init(values.get("init") or {}, path)
     return _build(values, str(path))
+
+
+def _parsed(text: str) -> Any:
+    """Read YAML that is not nested deeply, which would take the parser minutes."""
+    depth = 0
+    for bracket in re.findall(r"[\[\]{}]", text):
+        depth += 1 if bracket in "[{" else -1
+        if depth > _DEEPEST:
+            raise ValueError(f"brackets nested more than {_DEEPEST} deep")
+    return yaml.safe_load(text)
 
 
 def _names(listed: Any, path: Path) -> tuple[str, ...]:
@@ -186,8 +199,8 @@ def _apply(values: dict[str, Any], override: str) -> None:
         if not isinstance(place, dict):
             raise InputError(f"override {override!r}: {parent!r} holds a value, not keys.")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        value = _parsed(text)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(
             f"override {override!r}: expected a YAML value after =, found "
             f"{' '.join(str(error).split())}"

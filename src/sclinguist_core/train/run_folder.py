@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from sclinguist_core.errors import InputError
-from sclinguist_core.files import replacing
+from sclinguist_core.files import remove_leftovers, replacing
 from sclinguist_core.train.fit import Step
 
 _RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
@@ -102,6 +102,8 @@ class RunFolder:
                 )
             self._check_same(recipe, record)
         self.state_path.parent.mkdir(parents=True, exist_ok=True)
+        for path in (self.state_path, self.best_path):
+            remove_leftovers(path)  # a run that had come to its end writes neither again
         self._write(self.path / "run.json", json.dumps(record, indent=2) + "\n")
         self._write(self.recipe_path, recipe)
 
@@ -186,12 +188,13 @@ class RunFolder:
         for path in (self.metrics_path, self.heldout_path):
             if not path.is_file():
                 continue
-            with path.open(encoding="utf-8", newline="") as file:
-                header, *rows = list(csv.reader(file)) or [[]]
-            if not header:
-                path.unlink()  # killed between making it and writing to it
+            # A line that was cut short by a full disk belongs to a step that will come again.
+            content = path.read_bytes()
+            whole = content[: content.rfind(b"\n") + 1].decode("utf-8")
+            if not whole:
+                path.unlink()
                 continue
-            # A row that was cut short by an interrupt belongs to a step that will come again.
+            header, *rows = csv.reader(io.StringIO(whole, newline=""))
             kept = [row for row in rows if len(row) == len(header) and int(row[0]) <= step]
             with (
                 replacing(path) as temporary,

@@ -67,10 +67,14 @@ class DataEntry:
     def __post_init__(self) -> None:
         if not self.path:
             raise ValueError("path: expected a file or folder, found nothing")
+        # As text, which names of batches and data sets are: YAML reads a bare 3 as a number.
         if isinstance(self.same_cells_as, str):
             object.__setattr__(self, "same_cells_as", (self.same_cells_as,))
         elif isinstance(self.same_cells_as, list):
-            object.__setattr__(self, "same_cells_as", tuple(self.same_cells_as))
+            object.__setattr__(self, "same_cells_as", tuple(map(str, self.same_cells_as)))
+        elif isinstance(self.same_cells_as, Mapping):
+            texts = {str(batch): str(name) for batch, name in self.same_cells_as.items()}
+            object.__setattr__(self, "same_cells_as", texts)
         if not isinstance(self.same_cells_as, tuple | Mapping):
             raise ValueError(
                 f"same_cells_as: expected names of data sets, found {self.same_cells_as!r}"

@@ -18,7 +18,10 @@ from torch import Tensor
 
 from sclinguist_core.errors import InputError
 from sclinguist_core.files import replacing
+from sclinguist_core.model.tensor_file import writing_tensors
+from sclinguist_core.reading import plain_file, reading
 
+_KIND, _REMEDY = "training state (safetensors)", "delete it and train from the start"
 _KEY = "state"
 _TENSOR, _TUPLE, _PAIRS = "__tensor__", "__tuple__", "__pairs__"
 
@@ -70,13 +73,19 @@ def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def write_state(state: Mapping[str, Any], path: Path) -> None:
-    """Write nested state; an interrupt, even SIGKILL, leaves the older file as it was."""
+    """Write nested state; an interrupt, even SIGKILL, leaves the older file as it was.
+
+    Raises
+    ------
+    OSError
+        If the disk does not take it.
+    """
     from safetensors.torch import save_file
 
     tensors: dict[str, Tensor] = {}
     text = json.dumps(encode(state, tensors))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, writing_tensors():
         save_file(tensors, temporary, metadata={_KEY: text})
 
 
@@ -86,17 +95,19 @@ def read_state(path: Path) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If the file is missing, damaged, or of another kind (a pickle, for one).
+        If the file is missing, may not be read, is damaged, or of another kind (a pickle, for
+        one).
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
+    plain_file(path)
+    with reading(path, _KIND, remedy=_REMEDY):
         with safe_open(path, framework="pt") as file:
             text = file.metadata()[_KEY]
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        state: dict[str, Any] = decode(json.loads(text), tensors)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise _not_a_state(path, error) from error
+        state = decode(json.loads(text), tensors)
+    if not isinstance(state, dict):
+        raise InputError(f"'{path}' holds a {type(state).__name__}, expected {_KIND}: {_REMEDY}.")
     return state
 
 
@@ -106,22 +117,16 @@ def state_step(path: Path) -> int:
     Raises
     ------
     InputError
-        If the file is not training state of this package.
+        If the file is not training state of this package, or may not be read.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with safe_open(path, framework="pt") as file:
-            return int(json.loads(file.metadata()[_KEY])["sclinguist"]["step"])
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise _not_a_state(path, error) from error
-
-
-def _not_a_state(path: Path, error: Exception) -> InputError:
-    return InputError(
-        f"{path}: expected training state (safetensors), found none or a damaged file ({error}); "
-        "delete it and train from the start."
-    )
+    plain_file(path)
+    with (
+        reading(path, _KIND, remedy=_REMEDY),
+        safe_open(path, framework="pt") as file,
+    ):
+        return int(json.loads(file.metadata()[_KEY])["sclinguist"]["step"])
 
 
 class SafeCheckpointIO(CheckpointIO):

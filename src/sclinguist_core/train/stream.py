@@ -80,6 +80,10 @@ class Stream(Generic[Held]):
         self._held: dict[int, tuple[Any, Held]] = {}
         self._ahead: dict[int, tuple[Any, Future[Held]]] = {}
 
+    def _read_from(self, cells: StoredCells) -> None:
+        """Read the same data set from files that were opened anew."""
+        self.cells = cells
+
     def __getstate__(self) -> dict[str, Any]:
         """Leave out threads and what they read."""
         ours = {"_process", "_pool", "_orders", "_held", "_ahead"}
@@ -130,7 +134,7 @@ class Stream(Generic[Held]):
         """
         if os.getpid() != self._process:
             # Threads do not come along into a forked process, nor do the files they read.
-            self.cells = StoredCells(self.cells.path, self.cells.name)
+            self._read_from(StoredCells(self.cells.path, self.cells.name))
             self._forget()
         batch = order.batch(lane, number)
         return self._window(order, batch.window), batch.rows

@@ -96,59 +96,72 @@ class StreamOrder:
         self._epochs: dict[int, np.ndarray] = {}
         # For each lane, the epoch that its last batch was of, and the batches before that epoch.
         self._reached = [(0, 0)] * self.n_lanes
+        # For each lane, the last epoch whose batches were counted, and the last window.
+        self._counted: dict[int, tuple[int, np.ndarray]] = {}
+        self._last: dict[int, tuple[tuple[int, int], tuple[StreamWindow, list[np.ndarray]]]] = {}
 
     def windows(self, epoch: int, lane: int) -> list[StreamWindow]:
         """All windows of a lane in an epoch, in order."""
-        runs = self._shuffled(epoch)[lane :: self.n_lanes]
-        starts = range(0, len(runs), self._runs_per_window)
+        return [self.window(epoch, lane, n) for n in range(self._n_windows(lane))]
+
+    def window(self, epoch: int, lane: int, number: int) -> StreamWindow:
+        """One window of a lane in an epoch."""
+        start = number * self._runs_per_window
+        runs = self._shuffled(epoch)[lane :: self.n_lanes][start : start + self._runs_per_window]
         # Sorted: neighbours are read in one go; the order of the rows is drawn anyway.
-        groups = [np.sort(runs[start : start + self._runs_per_window]) for start in starts]
-        return [
-            StreamWindow(
-                epoch=epoch,
-                lane=lane,
-                number=number,
-                runs=tuple((int(self._bounds[r]), int(self._bounds[r + 1])) for r in group),
-            )
-            for number, group in enumerate(groups)
-        ]
+        bounds = ((int(self._bounds[run]), int(self._bounds[run + 1])) for run in np.sort(runs))
+        return StreamWindow(epoch=epoch, lane=lane, number=number, runs=tuple(bounds))
+
+    def _ends(self, epoch: int, lane: int) -> np.ndarray:
+        """Batches of a lane up to the end of each window of an epoch, int64."""
+        known, ends = self._counted.get(lane, (-1, None))
+        if known != epoch or ends is None:
+            sizes = np.diff(self._bounds)[self._shuffled(epoch)[lane :: self.n_lanes]]
+            n_rows = np.add.reduceat(sizes, np.arange(0, len(sizes), self._runs_per_window))
+            ends = np.cumsum(-(-n_rows // self.batch_size))
+            self._counted[lane] = epoch, ends
+        return ends
 
     def batch(self, lane: int, number: int) -> StreamBatch:
         """Batch of a lane, numbered through all epochs."""
         epoch, before = self._reached[lane]
         if number < before:
             epoch, before = 0, 0
-        while True:
-            windows = self.windows(epoch, lane)
-            sizes = [self._n_batches(window) for window in windows]
-            if number < before + sum(sizes):
-                break
-            before += sum(sizes)
+        while number >= before + (n_batches := int(self._ends(epoch, lane)[-1])):
+            before += n_batches
             epoch += 1
         self._reached[lane] = epoch, before
-        ends = before + np.cumsum(sizes)
-        which = int(np.searchsorted(ends, number, side="right"))
-        first = int(ends[which]) - sizes[which]
-        return StreamBatch(
-            window=windows[which],
-            rows=self.rows(windows[which])[number - first],
-        )
+        ends = self._ends(epoch, lane)
+        which = int(np.searchsorted(ends, number - before, side="right"))
+        first = before + (int(ends[which - 1]) if which else 0)
+        window, rows = self._opened(epoch, lane, which)
+        return StreamBatch(window=window, rows=rows[number - first])
+
+    def _opened(self, epoch: int, lane: int, number: int) -> tuple[StreamWindow, list[np.ndarray]]:
+        """Return a window and the rows of its batches; a lane's last one is kept."""
+        key, kept = self._last.get(lane, (None, None))
+        if key != (epoch, number) or kept is None:
+            window = self.window(epoch, lane, number)
+            kept = window, self.rows(window)
+            self._last[lane] = (epoch, number), kept
+        return kept
 
     def rows(self, window: StreamWindow) -> list[np.ndarray]:
         """Rows of each batch of a window; batches differ by a row at most."""
         seed = (*self._seed, _ROWS, window.epoch, window.lane, window.number)
         rows = np.random.default_rng(seed).permutation(window.n_rows)
-        return np.array_split(rows, self._n_batches(window))
+        return np.array_split(rows, -(-window.n_rows // self.batch_size))
 
     def following(self, window: StreamWindow) -> StreamWindow:
         """Window that the lane comes to next."""
-        windows = self.windows(window.epoch, window.lane)
-        if window.number + 1 < len(windows):
-            return windows[window.number + 1]
-        return self.windows(window.epoch + 1, window.lane)[0]
+        if window.number + 1 < self._n_windows(window.lane):
+            return self.window(window.epoch, window.lane, window.number + 1)
+        return self.window(window.epoch + 1, window.lane, 0)
 
-    def _n_batches(self, window: StreamWindow) -> int:
-        return -(-window.n_rows // self.batch_size)
+    def _n_windows(self, lane: int) -> int:
+        """Windows of a lane, as many in every epoch."""
+        n_runs = len(range(lane, len(self._bounds) - 1, self.n_lanes))
+        return -(-n_runs // self._runs_per_window)
 
     def _shuffled(self, epoch: int) -> np.ndarray:
         if epoch not in self._epochs:

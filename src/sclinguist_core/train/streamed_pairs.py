@@ -60,6 +60,10 @@ class StreamedPairs(Stream[PairedDataset]):
         self._like = replace(sample, rna=sample.rna.take(np.zeros(0, np.int64)))
         self._groups = fit_cell_groups(self._clr(sample.antibodies))
 
+    def _read_from(self, cells: StoredCells) -> None:
+        super()._read_from(cells)
+        self._rna.cells = cells
+
     def sample(self) -> PairedDataset:
         """Read the first cells, a random sample of all, as a data set in memory."""
         section = self.cells.section(0, min(self.n_obs, SAMPLE_CELLS))

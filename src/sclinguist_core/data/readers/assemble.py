@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from anndata.utils import make_index_unique
 from scipy import sparse
 
 from sclinguist_core.data.counts import CountsLocation, find_counts
@@ -99,6 +101,13 @@ def check_table(table: AnnData, source: Path) -> None:
     check_barcodes(table.obs_names, source)
 
 
+def unique_names(names: pd.Index) -> pd.Index:
+    """Make repeated names unique, as anndata does, whatever they end in."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Suffix used")
+        return make_index_unique(pd.Index(names.astype(str), dtype=object))
+
+
 def check_arrays(table: AnnData, source: Path) -> None:
     """Refuse sparse matrices whose index leads out of them: libraries follow it unchecked."""
     named: dict[str, Any] = {"X": table.X}
@@ -112,6 +121,9 @@ def check_arrays(table: AnnData, source: Path) -> None:
         try:
             if not {matrix.indices.dtype.kind, matrix.indptr.dtype.kind} <= set("iu"):
                 raise ValueError(f"indices of type {matrix.indices.dtype}, {matrix.indptr.dtype}")
+            # Without entries by the last pointer, scipy does not look at the others.
+            if (np.diff(matrix.indptr) < 0).any():
+                raise ValueError("pointers that fall")
             matrix.check_format(full_check=True)
         except ValueError as error:
             raise InputError(

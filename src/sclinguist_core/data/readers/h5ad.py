@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings as python_warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import anndata
 import numpy as np
 import pandas as pd
-from anndata.utils import make_index_unique
 
 from sclinguist_core.data import lattice
 from sclinguist_core.data.features import ORIGINAL_NAME
@@ -19,11 +19,12 @@ from sclinguist_core.data.readers.assemble import (
     check_arrays,
     check_positions,
     check_table,
+    unique_names,
 )
 from sclinguist_core.data.readers.hdf5 import check_hdf5
 from sclinguist_core.data.readers.images import is_image, to_rgb8
 from sclinguist_core.data.readers.positions import check_scale
-from sclinguist_core.data.readers.zarr_check import check_zarr
+from sclinguist_core.data.readers.zarr_check import check_zarr, ignore_strangers
 from sclinguist_core.data.section import Assay, Section, SectionImage
 from sclinguist_core.data.write import ASSAY
 from sclinguist_core.errors import InputError
@@ -103,8 +104,10 @@ def read_anndata(path: Path) -> AnnData:
         read = anndata.read_h5ad
     remedy = "write it anew with anndata, or fetch it again"
     with reading(path, "AnnData", remedy=remedy), python_warnings.catch_warnings():
-        # Repeated names are dealt with below and told in our own words.
+        # Repeated names are dealt with below and told in our own words; numbers as names are usual.
         python_warnings.filterwarnings("ignore", message=".*names are not unique")
+        python_warnings.filterwarnings("ignore", message="Transforming to str index")
+        ignore_strangers()
         table = read(path)
     check_arrays(table, path)
     make_names_unique(table)
@@ -127,7 +130,7 @@ def make_names_unique(table: AnnData) -> None:
         return
     if ORIGINAL_NAME not in table.var.columns:
         table.var[ORIGINAL_NAME] = table.var_names.to_numpy(dtype=object)
-    table.var_names = make_index_unique(pd.Index(table.var_names.astype(str), dtype=object))
+    table.var_names = unique_names(table.var_names)
 
 
 def section_of(
@@ -298,7 +301,14 @@ def _images(
     images = {}
     for key, value in _mapping(content.get("images")).items():
         scale = _scale(scalefactors, f"tissue_{key}_scalef", source)
-        pixels = np.asarray(value)
-        if scale is not None and is_image(pixels):
-            images[str(key)] = SectionImage(to_rgb8(pixels), scale, str(key))
+        # Those that are still on disk stay there until somebody looks at them.
+        is_read = isinstance(value, np.ndarray) or not hasattr(value, "shape")
+        pixels = np.asarray(value) if is_read else value
+        if scale is None or not is_image(pixels):
+            continue
+        height, width = pixels.shape[:2]
+        images[str(key)] = SectionImage(
+            to_rgb8(pixels) if is_read else partial(to_rgb8, pixels),
+            scale, str(key), shape=(int(height), int(width)),
+        )  # fmt: skip
     return images

@@ -6,6 +6,7 @@ process, and a window with it. Here pandas parses the numbers and every index is
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import BinaryIO
 
@@ -67,15 +68,18 @@ def _read_entries(file: BinaryIO, *, pattern: bool, most: int) -> pd.DataFrame:
     """Read entries, and no more than so many."""
     names = ["row", "column"] if pattern else ["row", "column", "value"]
     try:
-        return pd.read_csv(
-            file,
-            sep=r"\s+",
-            header=None,
-            names=names,
-            dtype={"row": np.int64, "column": np.int64, "value": np.float32},
-            index_col=False,
-            nrows=most,
-        )
+        # What is too large becomes infinite, and is refused by who looks at the counts.
+        with np.errstate(over="ignore", invalid="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # lines of unequal length
+            return pd.read_csv(
+                file,
+                sep=r"\s+",
+                header=None,
+                names=names,
+                dtype={"row": np.int64, "column": np.int64, "value": np.float32},
+                index_col=False,
+                nrows=most,
+            )
     except pd.errors.EmptyDataError:
         return pd.DataFrame({"row": [], "column": [], "value": []}, dtype=np.int64)
 
@@ -91,11 +95,16 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[bool, tuple[int, int], int
             "general'; fetch it again."
         )
     line = b"%"
-    for _ in range(_MOST_COMMENTS):
+    for _ in range(_MOST_COMMENTS + 2):
         if not line.startswith(b"%"):
             break
         line = file.readline(_LONGEST_LINE)
-    sizes = [int(word) for word in line.split()]
+    else:
+        raise _damaged(path, f"it begins with more than {_MOST_COMMENTS:,} lines of comments")
+    try:
+        sizes = [int(word) for word in line.split()]
+    except ValueError:
+        sizes = []
     if len(sizes) != 3 or min(sizes) < 0:
         raise _damaged(path, "its line of sizes is no three numbers")
     if words[4] != "general" and sizes[2]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from sclinguist_core.data.readers.images import to_rgb8
 from sclinguist_core.data.section import SectionImage
-from sclinguist_core.reading import check_fits
+from sclinguist_core.reading import check_fits, reading
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -44,7 +44,8 @@ def read_images(
         if scale is None:
             notes.append(f"Image '{key}' is rotated or shifted against the others; left out.")
         else:
-            images |= _levels(key, sdata.images[key], 1 / scale, table.obsm["spatial"])
+            place = Path(sdata.path or "") / "images" / key
+            images |= _levels(place, sdata.images[key], 1 / scale, table.obsm["spatial"])
     return images, float(np.sqrt(abs(np.linalg.det(to_frame[:2, :2]))))
 
 
@@ -78,7 +79,7 @@ def _scale_of(matrix: np.ndarray) -> float | None:
     return scale if np.allclose(matrix[:2, 2], 0, atol=scale) else None
 
 
-def _levels(key: str, element: Any, scale: float, xy: np.ndarray) -> dict[str, SectionImage]:
+def _levels(place: Path, element: Any, scale: float, xy: np.ndarray) -> dict[str, SectionImage]:
     """Every resolution of an image as one that is loaded when needed; none if it lies elsewhere."""
     if hasattr(element, "children"):  # a pyramid is a tree, one node a resolution
         arrays = [next(iter(level.data_vars.values())) for level in element.children.values()]
@@ -91,9 +92,9 @@ def _levels(key: str, element: Any, scale: float, xy: np.ndarray) -> dict[str, S
         return {}
     images = {}
     for i, array in enumerate(arrays):
-        name = key if i == 0 else f"{key}_scale{i}"
+        name = place.name if i == 0 else f"{place.name}_scale{i}"
         images[name] = SectionImage(
-            _Loader(array, name),
+            _Loader(array, place),
             scale * array.sizes["x"] / full,
             name,
             shape=(array.sizes["y"], array.sizes["x"]),
@@ -106,12 +107,13 @@ class _Loader:
     """Reads an image of channels, rows, columns as 8-bit colour."""
 
     array: Any
-    name: str
+    path: Path
 
     def __call__(self) -> np.ndarray:
         # The values, their float32 and the result, of three channels.
         n_pixels = self.array.sizes["x"] * self.array.sizes["y"]
-        check_fits(3 * n_pixels * (self.array.dtype.itemsize + 5), Path(self.name))
-        pixels = self.array.transpose("c", "y", "x")[:3].data
-        pixels = pixels.compute() if hasattr(pixels, "compute") else pixels
+        check_fits(3 * n_pixels * (self.array.dtype.itemsize + 5), self.path)
+        with reading(self.path, "an image", remedy="copy the store again, or write it anew"):
+            pixels = self.array.transpose("c", "y", "x")[:3].data
+            pixels = pixels.compute() if hasattr(pixels, "compute") else pixels
         return to_rgb8(np.moveaxis(np.asarray(pixels), 0, 2))

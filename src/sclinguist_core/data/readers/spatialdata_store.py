@@ -9,6 +9,7 @@ shifted become the frame themselves: positions are then given in their pixels.
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from sclinguist_core.data.readers.assemble import Parts, assemble, check_arrays,
 from sclinguist_core.data.readers.h5ad import make_names_unique, take_positions
 from sclinguist_core.data.readers.layout import CELLS
 from sclinguist_core.data.readers.spatialdata_images import affine_of, read_images, scanpy_entry
-from sclinguist_core.data.readers.zarr_check import check_zarr
+from sclinguist_core.data.readers.zarr_check import check_zarr, ignore_strangers
 from sclinguist_core.data.section import Assay, Section, SectionImage
 from sclinguist_core.errors import InputError
 from sclinguist_core.reading import reading
@@ -116,7 +117,8 @@ def _read(path: Path) -> SpatialData:
     import spatialdata
 
     check_zarr(path, whole="table")
-    with reading(path, "SpatialData", remedy=_REMEDY):
+    with reading(path, "SpatialData", remedy=_REMEDY), warnings.catch_warnings():
+        ignore_strangers()
         sdata = spatialdata.read_zarr(path)
     if not sdata.tables:
         raise InputError(

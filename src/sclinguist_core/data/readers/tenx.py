@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from anndata.utils import make_index_unique
 from scipy import sparse
 
 from sclinguist_core.data.features import ORIGINAL_NAME
-from sclinguist_core.data.readers.assemble import check_barcodes
+from sclinguist_core.data.readers.assemble import check_barcodes, unique_names
 from sclinguist_core.data.readers.hdf5 import check_hdf5
 from sclinguist_core.data.readers.layout import MATRIX, find_one
 from sclinguist_core.data.readers.mtx import read_mtx
@@ -64,7 +63,7 @@ class FeatureMatrix:
         barcodes = pd.Index(self.barcodes, dtype=object)
         check_barcodes(barcodes, source)
         names = pd.Index(self.names, dtype=object)
-        unique = names if names.is_unique else make_index_unique(names)
+        unique = names if names.is_unique else unique_names(names)
         var = pd.DataFrame(index=pd.Index(unique, dtype=object))
         var["gene_ids"] = self.ids
         # A plain column where it says more than the index, and none where it repeats it.

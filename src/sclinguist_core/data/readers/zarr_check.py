@@ -1,24 +1,25 @@
 """Zarr stores that nobody has to trust: looked through before anything is read from them.
 
 A store is a folder of small files. It may name pickle as a codec, which runs code when read; links
-and keys that lead out of the folder; and sizes in no relation to what is stored. All of this stands
-in names and in metadata, so that no chunk is read here.
+and keys that lead out of the folder; and sizes in no relation to what is stored. Nearly all of
+this stands in names and in metadata; of chunks the first bytes are read (`chunk_heads`).
 """
 
 from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sclinguist_core.data.readers.chunk_heads import METADATA, check_chunks, check_codecs
 from sclinguist_core.errors import InputError
 from sclinguist_core.reading import check_fits, plain_file, read_json, reading
 
-_METADATA = frozenset({".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json"})
 _SPARSE = ("csr_matrix", "csc_matrix")
 _REMEDY = "write the store anew with current libraries"
 _POINTER = 8
@@ -42,10 +43,12 @@ def check_zarr(store: Path, *, whole: str = "", not_whole: Collection[str] = ())
     ------
     InputError
         If a file in it is no plain file, if a link or a key leads out of it, if an array is stored
-        by pickle, if chunks of a sparse matrix are missing, or if arrays are larger than memory.
+        by pickle or packed by a codec whose result cannot be bounded, if chunks of a sparse matrix
+        are missing, or if arrays are larger than memory.
     """
     n_bytes = largest = 0
-    for path in _metadata_files(store):
+    # All files first: what is no plain file must not be taken for a chunk that is missing.
+    for path in list(_metadata_files(store)):
         content = read_json(path, remedy=_REMEDY)
         if not isinstance(content, dict):
             raise _refused(path, f"holds {type(content).__name__} where an object is due")
@@ -53,13 +56,23 @@ def check_zarr(store: Path, *, whole: str = "", not_whole: Collection[str] = ())
         for key, node in _nodes(content, own):
             _check_key(key, path)
             _check_codecs(node, path)
+            check_codecs(node, path)
             size, chunk = _sizes(node)
             largest = max(largest, chunk)
             # What consolidated metadata repeat counts once: where the array itself is.
             if key == own and key.startswith(whole) and key.split("/")[0] not in not_whole:
                 n_bytes += max(size, chunk)
+        largest = max(largest, check_chunks(path.parent, content, _sizes(content)[1]))
         _check_sparse(path.parent, content)
     check_fits(max(n_bytes, largest), store)
+
+
+def ignore_strangers() -> None:
+    """Keep zarr from warning of files that are none of a store's, such as those of file browsers.
+
+    Within ``warnings.catch_warnings`` of the caller.
+    """
+    warnings.filterwarnings("ignore", message=".*not recognized as a component of a Zarr hierarchy")
 
 
 def _metadata_files(store: Path) -> Iterator[Path]:
@@ -78,7 +91,7 @@ def _metadata_files(store: Path) -> Iterator[Path]:
                 folders.append(path)
             elif not entry.is_file():
                 plain_file(path)  # which says what it is
-            if entry.name in _METADATA:
+            if entry.name in METADATA:
                 yield path
 
 
@@ -193,7 +206,7 @@ def _itemsize(dtype: Any) -> int:
         return length if type(length) is int and length > 0 else _POINTER
     try:
         return max(np.dtype(dtype).itemsize, 1) if isinstance(dtype, str) else _POINTER
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):  # numpy reads types as Python does
         return _POINTER
 
 

@@ -10,7 +10,8 @@ Shapes: n cells, G genes, A antibodies.
 from __future__ import annotations
 
 import os
-import shutil
+import re
+import unicodedata
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,12 +32,15 @@ from sclinguist_core.data.store.index import (
 )
 from sclinguist_core.data.store.source import Source, open_source
 from sclinguist_core.errors import InputError
-from sclinguist_core.files import holder
+from sclinguist_core.files import holder, remove_all_leftovers
 from sclinguist_core.locks import Locked, NoLocks, locked
 
 __all__ = ["BuildProgress", "BuildReport", "build_store"]
 
 _LOCK = ".lock"
+_NO_NAME = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
+"""What no name of a folder on Windows holds."""
+_DEVICE = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9]", re.IGNORECASE)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -107,9 +111,10 @@ def _names(sources: Sequence[Path]) -> list[str]:
     from sclinguist_core.data.readers.locate import locate
 
     names = [_name(locate(path).path) for path in sources]
-    for name in names:
-        if names.count(name) > 1:
-            paths = " and ".join(str(p) for p, n in zip(sources, names, strict=True) if n == name)
+    folded = [_folded(name) for name in names]
+    for name, key in zip(names, folded, strict=True):
+        if folded.count(key) > 1:
+            paths = " and ".join(str(p) for p, k in zip(sources, folded, strict=True) if k == key)
             raise InputError(
                 f"{paths} would both be called '{name}' in the store: rename one of them."
             )
@@ -142,8 +147,8 @@ def _store_folder(store: Path) -> Iterator[None]:
         try:
             with locked(store / _LOCK):
                 # Nobody else builds here: what is unfinished was left by builds that were killed.
-                for leftover in (*store.glob(".*.part"), *store.glob("*/.*.part")):
-                    shutil.rmtree(leftover, ignore_errors=True)
+                for folder in (store, *store.glob("[!.]*/")):
+                    remove_all_leftovers(folder)
                 yield
         except NoLocks:
             yield
@@ -226,14 +231,26 @@ def _split(source: Source, name: str, split_by: str | None, path: Path) -> dict[
     labels = values.astype(object).where(values.notna(), "unknown").astype(str)
     rows = labels.groupby(labels).indices
     parts = {f"{name}/{_folder_name(str(label))}": rows[label] for label in rows}
-    if len(parts) < len(rows):
+    if len({_folded(part) for part in parts}) < len(rows):
         raise InputError(
-            f"'{path}': values of {split_by!r} differ by a slash or leading dot alone, expected "
-            "names that folders can have: rename them."
+            f"'{path}': values of {split_by!r} differ by upper and lower case or by characters "
+            "that folders cannot have alone, expected names that are folders of their own on "
+            "every disk: rename them."
         )
     return parts
 
 
 def _folder_name(label: str) -> str:
-    """Make a name that a folder can have of a label; hidden ones are those of unfinished builds."""
-    return label.replace("/", "-").lstrip(".") or "unnamed"
+    """Make a name that a folder can have on any system of a label.
+
+    Hidden ones are those of unfinished builds. A dot or space at the end, which Windows drops, is
+    not the end of the folder's name: that is ``.zarr``.
+    """
+    name = _NO_NAME.sub("-", label).lstrip(".") or "unnamed"
+    # Windows keeps these for devices, whatever follows after a dot.
+    return f"{name}-" if _DEVICE.fullmatch(name.partition(".")[0].strip()) else name
+
+
+def _folded(name: str) -> str:
+    """Name as disks compare it that do not tell upper from lower case (macOS, Windows)."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

@@ -106,11 +106,11 @@ def write_data_set(source: Source, job: DataSet) -> Generator[BuildProgress, Non
         root = open_new(new)
         per_row, dtype = _values_per_row(source, job.rows), smallest_type(source.highest)
         counts = CsrWriter(root, "X", (n_obs, len(genes)), per_row, dtype)
-        proteins = None
+        proteins, scratch = None, folder / "proteins.scratch"
         if n_proteins:
-            scratch = _copy_proteins(source, job.rows, folder / "proteins.scratch")
+            _copy_proteins(source, job.rows, scratch)
             obsm = root.require_group("obsm")
-            proteins = RowsWriter(obsm, "protein", (n_obs, n_proteins), scratch.dtype)
+            proteins = RowsWriter(obsm, "protein", (n_obs, n_proteins), np.dtype(np.float32))
         n_cells = np.zeros(len(genes), np.int64)
         order: list[np.ndarray] = []
         done = 0
@@ -121,7 +121,7 @@ def write_data_set(source: Source, job: DataSet) -> Generator[BuildProgress, Non
             n_cells += np.bincount(cells.indices, minlength=len(genes))
             counts.add(cells)
             if proteins is not None:
-                proteins.add(scratch[window.rows])
+                proteins.add(_copied_proteins(scratch, n_proteins, window.rows))
             order.append(window.rows)
             done += len(window.order)
             yield BuildProgress(done, n_obs, f"writing {job.name}")
@@ -129,9 +129,9 @@ def write_data_set(source: Source, job: DataSet) -> Generator[BuildProgress, Non
         if proteins is not None:
             proteins.finish()
         _write_frames(root, source, np.concatenate(order), genes, n_cells)
-        if SourceMark.of(source.path) != job.mark:
+        if not job.mark.is_untouched():
             raise InputError(
-                f"'{source.path}' changed while it was read: call it again when nobody writes it."
+                f"'{job.mark.path}' changed while it was read: call it again when nobody writes it."
             )
         record = Record(
             name=job.name,
@@ -179,6 +179,13 @@ def _gather(
     for rows in window.slices:
         for block in _read(source, rows):
             values = block.data.astype(dtype)
+            if (values != block.data).any():
+                # A number that is too large for the type would start again from zero, unseen.
+                raise InputError(
+                    f"'{source.path}': {source.where} holds counts beyond {np.iinfo(dtype).max:,}, "
+                    f"expected none above {source.highest:g}, the highest found at first: call it "
+                    "again when nobody writes the file."
+                )
             parts = (values, position[block.indices], block.indptr)
             blocks.append(sparse.csr_matrix(parts, shape=block.shape))
     cells = sparse.csr_matrix(sparse.vstack(blocks, format="csr", dtype=dtype)[window.order])
@@ -204,20 +211,28 @@ def _read(source: Source, rows: np.ndarray) -> Iterator[sparse.csr_matrix]:
         yield source.rows(row, row + 1)
 
 
-def _copy_proteins(source: Source, rows: np.ndarray, scratch: Path) -> np.memmap:
+def _copy_proteins(source: Source, rows: np.ndarray, scratch: Path) -> None:
     """Copy antibody counts, float32, shape (n, A), to a file from which any rows can be had.
 
-    Tables keep them by antibody, where a few rows cost as much as all.
+    Tables keep them by antibody, where a few rows cost as much as all. They are written as any
+    file is: a full disk is then an error, while behind a memory map it kills the process.
     """
     assert source.panel is not None
-    n_obs = len(source.obs_names)
-    values = np.memmap(scratch, np.float32, "w+", shape=(n_obs, len(source.panel)))
-    for start in range(0, n_obs, _PROTEIN_ROWS):
-        stop = min(start + _PROTEIN_ROWS, n_obs)
-        if np.searchsorted(rows, start) == np.searchsorted(rows, stop):
-            continue  # none of these is wanted
-        values[start:stop] = source.proteins(start, stop)
-    return values
+    n_obs, row_bytes = len(source.obs_names), 4 * len(source.panel)
+    with open(scratch, "wb") as file:
+        file.truncate(n_obs * row_bytes)
+        for start in range(0, n_obs, _PROTEIN_ROWS):
+            stop = min(start + _PROTEIN_ROWS, n_obs)
+            if np.searchsorted(rows, start) == np.searchsorted(rows, stop):
+                continue  # none of these is wanted
+            file.seek(start * row_bytes)
+            file.write(np.ascontiguousarray(source.proteins(start, stop), np.float32).tobytes())
+
+
+def _copied_proteins(scratch: Path, n_proteins: int, rows: np.ndarray) -> np.ndarray:
+    """Read what `_copy_proteins` wrote of some rows, shape (rows, A); the file is closed again."""
+    values = np.memmap(scratch, np.float32, "r").reshape(-1, n_proteins)
+    return np.asarray(values[rows])
 
 
 def _write_frames(

@@ -26,8 +26,8 @@ _ROWS_PER_CHUNK = 4_096
 
 
 def smallest_type(highest: float) -> np.dtype[Any]:
-    """Smallest unsigned type that holds whole numbers up to `highest`."""
-    return np.min_scalar_type(int(highest))
+    """Smallest unsigned type that holds counts up to `highest`; estimates are rounded."""
+    return np.min_scalar_type(int(np.rint(highest)))
 
 
 def open_new(path: Path) -> zarr.Group:

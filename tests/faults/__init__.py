@@ -1,0 +1,1 @@
+"""Damaged and hostile inputs, and what the product says of them."""

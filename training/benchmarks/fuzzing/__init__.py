@@ -1,0 +1,1 @@
+"""Odd inputs, made by chance, for readers and names."""
