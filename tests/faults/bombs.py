@@ -211,7 +211,7 @@ _READ = {
     ),
     "TIFF of 12,000 x 12,000 without pixels": (
         _image("tissue_hires_image.tif", lambda: _tiff(12_000, 12_000)),
-        "as an image",
+        "as an image|states that it holds",
     ),
     "chunk of HDF5": (in_hdf5(_hdf5_chunk("X/data")), "."),
     "chunk of HDF5 names": (in_hdf5(_hdf5_chunk("obs/_index")), "."),
