@@ -165,6 +165,12 @@ def sync_names(folder: Path) -> None:
         logger.warning("%s: new names may not outlive a power cut (%s)", folder, error.strerror)
 
 
+def n_bytes(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
 def _sync(path: Path, mode: int) -> None:
     handle = os.open(path, mode)
     try:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
-from sclinguist_core.data.batches import bucketed_rows, pad_rows, token_batch
+from sclinguist_core.data.batches import bucketed_rows, pad_rows
 
 
 @given(hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12),
@@ -40,11 +40,3 @@ def test_buckets_hold_every_row_once_and_keep_to_their_limits(lengths, batch_siz
 def test_batch_size_below_one_is_refused():
     with pytest.raises(ValueError, match="batch_size"):
         next(bucketed_rows(np.array([1]), 0))
-
-
-def test_token_batch_takes_the_chosen_rows():
-    expression = sparse.csr_matrix(np.array([[0, 1.5, 0], [2.0, 0, 3.0], [0, 0, 0]], np.float32))
-    batch = token_batch(expression, np.array([0, 1, 1]), np.array([1, 2]))
-    assert batch.genes.tolist() == [[0, 2], [-1, -1]]
-    assert batch.values.tolist() == [[2.0, 3.0], [0.0, 0.0]]
-    assert batch.pattern.tolist() == [1, 1]

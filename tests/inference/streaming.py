@@ -22,7 +22,7 @@ from sclinguist_core.data.backed_section import BackedSection
 from sclinguist_core.data.write import write_table
 from sclinguist_core.inference import stream
 from sclinguist_core.model.calibration import ContextCalibration, interval_features
-from sclinguist_core.model.checkpoint import Checkpoint
+from sclinguist_core.model.checkpoint import Checkpoint, save_checkpoint
 from sclinguist_core.model.familiarity import Familiarity
 
 BLOCK_VALUES = 6_000
@@ -68,6 +68,11 @@ def calibrated_checkpoint(cells: ad.AnnData) -> Checkpoint:
             levels=np.linspace(0, 3, 101),
         ),
     )
+
+
+def saved_model(folder: Path) -> Path:
+    """Save the calibrated checkpoint of the tables that are made here."""
+    return save_checkpoint(calibrated_checkpoint(table()), folder / "m")
 
 
 def table(n_obs: int = 330, *, kind: str = "csr", dtype: Any = np.float32) -> ad.AnnData:
@@ -160,7 +165,7 @@ CHILD = """
 import json, os, signal, sys
 sys.path.insert(0, sys.argv[3])
 from sclinguist_core.errors import InputError
-from sclinguist_core.inference import stream, stream_merge, stream_work
+from sclinguist_core.inference import stream, stream_blocks, stream_merge, stream_work
 
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -168,7 +173,7 @@ def die(*_, **__):
 options = json.loads(sys.argv[1])
 moment, number = options.pop("moment"), options.pop("number")
 stream.BLOCK_VALUES = options.pop("block_values")
-stream.PATIENCE = options.pop("patience")
+stream_blocks.PATIENCE = options.pop("patience")
 work, seen = stream_work.WorkFolder, []
 write, replace = work.write, os.replace
 
@@ -229,6 +234,14 @@ def child(
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def predicted_alone(source: Path, output: Path, model: Path) -> ad.AnnData:
+    """What one process gives that nobody killed."""
+    process = child(source, output, model)
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, errors
+    return read(output)
 
 
 def n_blocks(source: Path) -> int:

@@ -15,7 +15,7 @@ from sclinguist_core.data.readers.memory import as_section
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference import attribution
 from sclinguist_core.inference import explain as module
-from sclinguist_core.inference.attribution import Tokens, integrated_gradients
+from sclinguist_core.inference.attribution import Inputs, integrated_gradients
 from sclinguist_core.inference.explain import best_predicted, explain_iter
 from sclinguist_core.inference.explain_agreement import across_models, agreement, rankings_agree
 from sclinguist_core.inference.predict import predict_iter
@@ -59,7 +59,7 @@ def test_gradients_of_a_product_are_shared_by_its_factors():
         return SimpleNamespace(mean=torch.stack([one, two], dim=1)[:, proteins])
 
     x_BT = torch.tensor([[2.0, 5.0], [1.0, 0.5]])
-    cells = Tokens(torch.tensor([[0, 1], [0, 1]]), x_BT, None, None)
+    cells = Inputs(torch.tensor([[0, 1], [0, 1]]), x_BT, None, None)
     found = integrated_gradients(model, cells, torch.tensor([0, 1]), steps=200)
     np.testing.assert_allclose(found.values_PBT[0], [[11, 5], [3.25, 0.25]], rtol=1e-5)
     np.testing.assert_allclose(found.values_PBT[1], [[0, 125], [0, 0.125]], rtol=1e-4)

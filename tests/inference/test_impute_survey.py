@@ -9,13 +9,13 @@ from scipy import sparse
 
 from imputation_model import checkpoint_with_components
 from sclinguist_core.data.align import align_genes
-from sclinguist_core.data.batches import token_batch
 from sclinguist_core.data.preprocess import log1p_cp10k
 from sclinguist_core.data.readers.memory import as_section
 from sclinguist_core.errors import InputError
 from sclinguist_core.inference.impute_calibration import hide_entries
 from sclinguist_core.inference.impute_survey import Components, bag_mean, survey
 from sclinguist_core.inference.progress import finish
+from sclinguist_core.model.feed import Cells
 from synthetic import MARKERS, paired_cells
 
 N = 120
@@ -55,19 +55,15 @@ def test_states_are_those_of_the_translator_with_the_entries_hidden(checkpoint, 
     x = expression(visible, components, hidden)
     model = checkpoint.translator
     tables = model.tables()
-    batch = token_batch(x, visible.pattern, np.arange(N))
+    tokens = Cells(values=x, pattern=visible.pattern).tokens(np.arange(N), torch.device("cpu"))
     genes = np.full((N, np.diff(hidden.indptr).max()), -1)
     for row in range(N):
         own = hidden[row].indices
         genes[row, : len(own)] = own
     with torch.inference_mode():
-        panel = model.panels(torch.from_numpy(visible.measured), tables).of(
-            torch.from_numpy(batch.pattern)
-        )
+        panel = model.panels(torch.from_numpy(visible.measured), tables).of(tokens.pattern)
         panel = model.hide(panel, torch.from_numpy(genes), tables)
-        state = model.linear_read(
-            torch.from_numpy(batch.genes), torch.from_numpy(batch.values), panel, tables
-        )[2]
+        state = model.linear_read(tokens.genes, tokens.values, panel, tables)[2]
     found = components.states(x, visible.measured, visible.pattern, hidden)
     np.testing.assert_allclose(found, state.numpy(), atol=2e-3)
 

@@ -12,19 +12,17 @@ from inference import streaming
 from inference.streaming import BLOCK_VALUES, child, n_blocks, read, table
 from sclinguist_core.data.write import write_table
 from sclinguist_core.errors import InputError
-from sclinguist_core.inference import ranks, stream, stream_work
+from sclinguist_core.inference import ranks, stream, stream_blocks, stream_work
 from sclinguist_core.inference.progress import finish
 from sclinguist_core.inference.ranks import Rank, device_of, find_rank, share_threads
 from sclinguist_core.inference.stream import predict_to_iter
-from sclinguist_core.model.checkpoint import save_checkpoint
 
 N_ROWS = 250
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    checkpoint = streaming.calibrated_checkpoint(table())
-    return save_checkpoint(checkpoint, tmp_path_factory.mktemp("model") / "m")
+    return streaming.saved_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +34,7 @@ def source(tmp_path_factory):
 def alone(source, model, tmp_path_factory):
     """What one process gives."""
     output = tmp_path_factory.mktemp("alone") / "out.zarr"
-    process = child(source, output, model)
-    errors = process.communicate(timeout=120)[1]
-    assert process.returncode == 0, errors
-    return read(output)
+    return streaming.predicted_alone(source, output, model)
 
 
 @pytest.fixture(autouse=True)
@@ -153,10 +148,10 @@ def test_a_damaged_block_of_another_process_is_done_again(source, model, alone, 
 
 def test_the_first_waits_once_for_a_dead_one(source, model, alone, tmp_path, monkeypatch):
     output, clock = tmp_path / "out.zarr", Clock()
-    monkeypatch.setattr(stream, "time", clock)
+    monkeypatch.setattr(stream_blocks, "time", clock)
     finish(predict_to_iter(source, output, model=model, rank=Rank(index=0, count=2)))
     assert n_blocks(source) // 2 >= 2  # blocks of the dead one
-    assert stream.PATIENCE < clock.slept < stream.PATIENCE + 1
+    assert stream_blocks.PATIENCE < clock.slept < stream_blocks.PATIENCE + 1
     streaming.assert_same_results(read(output), alone)
 
 
@@ -167,7 +162,7 @@ def test_a_slow_one_skips_what_the_first_has_done_meanwhile(source, model, tmp_p
     slow = predict_to_iter(source, output, model=model, rank=Rank(index=1, count=2))
     while next(slow).phase != "predicting":
         pass
-    monkeypatch.setattr(stream, "time", Clock())
+    monkeypatch.setattr(stream_blocks, "time", Clock())
     first = predict_to_iter(source, output, model=model, rank=Rank(index=0, count=2))
     last = n_blocks(source) - (n_blocks(source) % 2) - 1
     while not (tmp_path / f"out.zarr.partial/block-{last:06d}.f32").exists():
@@ -192,7 +187,7 @@ def test_a_slow_one_ends_well_when_the_first_has_finished(
     slow = predict_to_iter(source, output, model=model, rank=Rank(index=1, count=2))
     while next(slow).phase != "predicting":
         pass
-    monkeypatch.setattr(stream, "time", Clock())
+    monkeypatch.setattr(stream_blocks, "time", Clock())
     finish(predict_to_iter(source, output, model=model, rank=Rank(index=0, count=2)))
     assert finish(slow).info == {}
     assert [path.name for path in tmp_path.iterdir()] == ["out.zarr"]
@@ -217,7 +212,7 @@ def test_a_folder_that_somebody_removes_is_told(source, model, tmp_path):
 
 def test_one_that_comes_late_makes_no_folder(source, model, tmp_path, monkeypatch):
     output, late, clock = tmp_path / "out.zarr", Rank(index=1, count=2), Clock()
-    monkeypatch.setattr(stream, "time", clock)
+    monkeypatch.setattr(stream_blocks, "time", clock)
     steps = predict_to_iter(source, output, model=model, rank=late)
     while next(steps).phase != "waiting for the first process":
         pass
@@ -230,7 +225,7 @@ def test_one_that_comes_late_makes_no_folder(source, model, tmp_path, monkeypatc
     # Finished before it began: an older output looks the same, so it waits for a while.
     slept = clock.slept
     assert finish(predict_to_iter(source, output, model=model, rank=late)).info == {}
-    assert stream.PATIENCE < clock.slept - slept < stream.PATIENCE + 1
+    assert stream_blocks.PATIENCE < clock.slept - slept < stream_blocks.PATIENCE + 1
     assert [path.name for path in tmp_path.iterdir()] == ["out.zarr"]
 
 

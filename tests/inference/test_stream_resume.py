@@ -28,8 +28,7 @@ N_ROWS = 250
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    checkpoint = streaming.calibrated_checkpoint(table())
-    return save_checkpoint(checkpoint, tmp_path_factory.mktemp("model") / "m")
+    return streaming.saved_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +40,7 @@ def source(tmp_path_factory):
 def unbroken(source, model, tmp_path_factory):
     """What a process gives that nobody killed."""
     output = tmp_path_factory.mktemp("unbroken") / "out.h5ad"
-    process = child(source, output, model)
-    errors = process.communicate(timeout=120)[1]
-    assert process.returncode == 0, errors
-    return read(output)
+    return streaming.predicted_alone(source, output, model)
 
 
 @pytest.fixture(autouse=True)

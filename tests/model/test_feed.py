@@ -6,7 +6,7 @@ import torch
 from scipy import sparse
 
 from sclinguist_core.data.align import AlignedRna
-from sclinguist_core.data.batches import token_batch
+from sclinguist_core.data.batches import pad_rows
 from sclinguist_core.data.preprocess import RNA_NORMALIZATIONS
 from sclinguist_core.inference.runner import make_runner
 from sclinguist_core.model.checkpoint import load_checkpoint
@@ -29,22 +29,31 @@ def rna():
     return AlignedRna(counts=sparse.csr_matrix(dense), measured=measured, pattern=pattern)
 
 
+def test_the_chosen_rows_are_padded_to_the_longest():
+    expression = sparse.csr_matrix(np.array([[0, 1.5, 0], [2.0, 0, 3.0], [0, 0, 0]], np.float32))
+    cells = Cells(values=expression, pattern=np.array([0, 1, 1]))
+    tokens = cells.tokens(np.array([1, 2]), CPU)
+    assert tokens.genes.tolist() == [[0, 2], [-1, -1]]
+    assert tokens.values.tolist() == [[2.0, 3.0], [0.0, 0.0]]
+    assert tokens.pattern.tolist() == [1, 1]
+
+
 @pytest.mark.parametrize("normalization", sorted(RNA_NORMALIZATIONS))
 def test_tokens_are_normalised_expression(rna, normalization):
     share = np.random.default_rng(1).dirichlet(np.ones(V))
     expression = rna.expression(share, normalization)
     scale = rna.scale(share, normalization)
     rows = np.array([7, 4, 0, 29])
-    expected = token_batch(expression, rna.pattern, rows)
+    genes, values = pad_rows(expression[rows])
     for cells in (
         Cells(values=rna.counts, pattern=rna.pattern, scale=scale),
         Cells(values=expression, pattern=rna.pattern),
     ):
         tokens = cells.tokens(rows, CPU)
         assert tokens.n_obs == 4
-        np.testing.assert_array_equal(tokens.genes, expected.genes)
-        np.testing.assert_array_equal(tokens.pattern, expected.pattern)
-        np.testing.assert_allclose(tokens.values, expected.values, rtol=1e-6)
+        np.testing.assert_array_equal(tokens.genes, genes)
+        np.testing.assert_array_equal(tokens.pattern, rna.pattern[rows])
+        np.testing.assert_allclose(tokens.values, values, rtol=1e-6)
         np.testing.assert_array_equal(cells.lengths, np.diff(rna.counts.indptr))
 
 

@@ -63,7 +63,7 @@ def test_a_spot_is_counted_as_the_sum_of_its_cells(dataset):
     logs = same.targets(9 * same.antibodies[:1], spots=True, log1p=True)
     np.testing.assert_allclose(logs, (np.log1p(9 * same.antibodies[:1]) - 5.0) / 0.5, atol=1e-5)
     np.testing.assert_allclose(batch.log_target, np.repeat(logs, 8, axis=0), atol=1e-4)
-    tokens, single = ((b.tokens.genes >= 0).sum(axis=1).mean() for b in (batch, cells))
+    tokens, single = ((b.genes >= 0).sum(axis=1).mean() for b in (batch, cells))
     assert tokens > single  # nine cells express more genes than one
 
 
@@ -98,8 +98,8 @@ def test_dropped_genes_count_as_not_measured(dataset):
     only_drop = Augmentation(spots=0, gene_dropout=1, thinning=0, min_genes=0.3)
     batch = draw_batch(dataset, SHARE, 8, only_drop, np.random.default_rng(0))
     assert batch.measured.sum() < dataset.rna.measured.sum()
-    tokens = batch.tokens.genes[batch.tokens.genes >= 0]
-    assert batch.measured[0, tokens].all()
+    tokens = batch.genes[batch.genes >= 0]
+    assert batch.measured[tokens].all()
 
 
 def test_attended_tokens_are_a_subset_of_the_cells_own(dataset):
@@ -108,7 +108,7 @@ def test_attended_tokens_are_a_subset_of_the_cells_own(dataset):
     genes, values = batch.attended
     assert genes.shape == (8, 5)
     for row in range(8):
-        own = dict(zip(batch.tokens.genes[row], batch.tokens.values[row], strict=True))
+        own = dict(zip(batch.genes[row], batch.values[row], strict=True))
         for gene, value in zip(genes[row], values[row], strict=True):
             assert own[gene] == value
 
@@ -117,7 +117,7 @@ def test_same_seed_same_batch(dataset):
     one, two = (
         draw_batch(dataset, SHARE, 8, Augmentation(), np.random.default_rng(7)) for _ in range(2)
     )
-    np.testing.assert_array_equal(one.tokens.genes, two.tokens.genes)
+    np.testing.assert_array_equal(one.genes, two.genes)
     np.testing.assert_array_equal(one.target, two.target)
 
 

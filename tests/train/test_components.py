@@ -6,6 +6,7 @@ from sclinguist_core.data.align import align_genes
 from sclinguist_core.data.readers.memory import as_section
 from sclinguist_core.model.architectures import build_translator
 from sclinguist_core.model.config import TranslatorConfig
+from sclinguist_core.model.feed import Cells
 from sclinguist_core.model.state import RIDGE
 from sclinguist_core.train.components import PROTEIN_RIDGE, fit_components
 from sclinguist_core.train.corpus import (
@@ -36,16 +37,11 @@ def read(model, statistics, rna):
     expression = rna.expression(statistics.share)
     tables = model.tables()
     panel = model.panels(torch.from_numpy(rna.measured), tables)
-    from sclinguist_core.data.batches import token_batch
-
-    batch = token_batch(expression, rna.pattern, np.arange(rna.n_obs))
+    tokens = Cells(values=expression, pattern=rna.pattern).tokens(
+        np.arange(rna.n_obs), torch.device("cpu")
+    )
     with torch.inference_mode():
-        return model(
-            torch.from_numpy(batch.genes),
-            torch.from_numpy(batch.values),
-            panel.of(torch.from_numpy(batch.pattern)),
-            tables,
-        )
+        return model(tokens.genes, tokens.values, panel.of(tokens.pattern), tables)
 
 
 def correlation(x, y):

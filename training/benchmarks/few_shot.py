@@ -33,12 +33,12 @@ from torch.nn.functional import huber_loss
 
 import sclinguist_core as scl
 from sclinguist_core.data.align import AlignedRna, align_genes
-from sclinguist_core.data.batches import token_batch
 from sclinguist_core.data.preprocess import protein_clr
 from sclinguist_core.data.section import Section
 from sclinguist_core.evaluation.metrics import nan_mean, pearson
 from sclinguist_core.inference.predict import predict_iter
 from sclinguist_core.inference.progress import finish
+from sclinguist_core.model import feed
 from sclinguist_core.model.checkpoint import Checkpoint, load_checkpoint
 from sclinguist_core.train.own_cells import components, own_cells, project
 from sclinguist_core.train.residual import Cells, correct, kernel_widths, likeness
@@ -108,19 +108,14 @@ def states(model: Checkpoint, rna: Sequence[AlignedRna]) -> np.ndarray:
     network, found = model.model, []
     assert network.state is not None
     for part in rna:
-        batch = token_batch(
-            part.expression(model.gene_share, model.info.model.rna_normalization),
-            part.pattern,
-            np.arange(part.n_obs),
-        )
+        expression = part.expression(model.gene_share, model.info.model.rna_normalization)
+        read = feed.Cells(values=expression, pattern=part.pattern)
+        tokens = read.tokens(np.arange(part.n_obs), torch.device("cpu"))
         with torch.inference_mode():
             tables = network.tables()
             panel = network.panels(torch.from_numpy(part.measured), tables)
             _, _, state, _ = network.linear_read(
-                torch.from_numpy(batch.genes),
-                torch.from_numpy(batch.values),
-                panel.of(torch.from_numpy(batch.pattern)),
-                tables,
+                tokens.genes, tokens.values, panel.of(tokens.pattern), tables
             )
             found.append(network.state.standardise(state).numpy().astype(np.float64))
     return np.concatenate(found)
@@ -171,6 +166,7 @@ def gradient(task: Task, model: Checkpoint, *, rate: float, part: str) -> np.nda
     proteins = torch.from_numpy(column[column >= 0])
     (rna,) = cells.rna
     expression = rna.expression(model.gene_share, model.info.model.rna_normalization)
+    read = feed.Cells(values=expression, pattern=rna.pattern)
     measured = torch.from_numpy(rna.measured)
     network = copy.deepcopy(model.model)
     for name, weight in network.named_parameters():
@@ -179,19 +175,16 @@ def gradient(task: Task, model: Checkpoint, *, rate: float, part: str) -> np.nda
     optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=0.01)
 
     def mean_of(rows: np.ndarray, most: int | None = None) -> torch.Tensor:
-        batch = token_batch(expression, rna.pattern, rows)
+        tokens = read.tokens(rows, torch.device("cpu"))
+        genes, values = tokens.genes, tokens.values
         tables = network.tables()
         attended = None
-        if most is not None and batch.genes.shape[1] > most:
-            rank = rng.random(batch.genes.shape)
-            rank[batch.genes < 0] = 2.0
+        if most is not None and genes.shape[1] > most:
+            rank = rng.random(genes.shape)
+            rank[genes.numpy() < 0] = 2.0
             kept = np.argpartition(rank, most - 1, axis=1)[:, :most]
-            attended = tuple(
-                torch.from_numpy(np.take_along_axis(a, kept, 1))
-                for a in (batch.genes, batch.values)
-            )
-        panel = network.panels(measured, tables).of(torch.from_numpy(batch.pattern))
-        genes, values = torch.from_numpy(batch.genes), torch.from_numpy(batch.values)
+            attended = tuple(a.gather(1, torch.from_numpy(kept)) for a in (genes, values))
+        panel = network.panels(measured, tables).of(tokens.pattern)
         return network(genes, values, panel, tables, proteins, attended=attended).mean
 
     order = rng.permutation(cells.n_obs)

@@ -24,7 +24,6 @@ import pandas as pd
 import torch
 
 import sclinguist_core as scl
-from sclinguist_core.data.batches import token_batch
 from sclinguist_core.data.section import Section
 from sclinguist_core.inference import trust
 from sclinguist_core.inference.first_order import first_order_iter
@@ -34,6 +33,7 @@ from sclinguist_core.inference.perturber import one_at_a_time
 from sclinguist_core.inference.prepare import Prepared, prepare
 from sclinguist_core.inference.progress import finish
 from sclinguist_core.model.checkpoint import Checkpoint
+from sclinguist_core.model.feed import Cells
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
 SETS = {
@@ -150,13 +150,14 @@ def plain_gradient(
     model = checkpoint.model
     aligned = prepared.aligned(np.array([cell]))
     expression = aligned.expression(checkpoint.gene_share, checkpoint.info.model.rna_normalization)
-    batch = token_batch(expression, aligned.pattern, np.array([0]))
+    cells = Cells(values=expression, pattern=aligned.pattern)
+    tokens = cells.tokens(np.array([0]), torch.device("cpu"))
     with torch.no_grad():
         tables = model.tables()
         panels = model.panels(torch.from_numpy(aligned.measured), tables)
-    x = torch.from_numpy(batch.values).requires_grad_()
-    panel = panels.of(torch.from_numpy(batch.pattern))
-    said = model(torch.from_numpy(batch.genes), x, panel, tables, torch.tensor([protein])).mean
+    x = tokens.values.requires_grad_()
+    panel = panels.of(tokens.pattern)
+    said = model(tokens.genes, x, panel, tables, torch.tensor([protein])).mean
     (slope,) = torch.autograd.grad(said.sum(), [x])
     return -(x * slope).detach().numpy()[0]
 

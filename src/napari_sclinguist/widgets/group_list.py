@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 _SWATCH = 14
 _MOST_SHOWN = 7
 _EMPTY_ROWS = 2
-_RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 
 
 class GroupList(QTreeWidget):

@@ -23,13 +23,15 @@ def demo(
     napari: Annotated[bool, typer.Option("--napari", help="Open the result in napari.")] = False,
 ) -> None:
     """Predict proteins on the simulated sample section, compare, write pictures and a report."""
+    from sclinguist_core.cli.common import noun, run_with_bar
     from sclinguist_core.cli.evaluate import print_evaluation
-    from sclinguist_core.cli.predict import describe, predict_with_bar
+    from sclinguist_core.cli.predict import describe
     from sclinguist_core.data.readers import open_section
     from sclinguist_core.data.write import write_table
     from sclinguist_core.errors import InputError
     from sclinguist_core.evaluation.evaluate import evaluate
     from sclinguist_core.evaluation.report import write_report
+    from sclinguist_core.inference.predict import predict_iter
     from sclinguist_core.inference.prediction import attach
     from sclinguist_core.resources import sample_section_path
 
@@ -40,7 +42,8 @@ def demo(
             f"{output}: cannot be made a folder ({error.strerror}); choose another with -o."
         ) from error
     section = open_section(sample_section_path(), name="tonsil_simulated")
-    prediction = predict_with_bar(section, model=model, device=device)
+    steps = predict_iter(section, model=model, device=device)
+    prediction = run_with_bar(steps, unit=noun(section))
     attach(section.table, prediction)
     predicted = write_table(section.table, output / "predicted.h5ad")
     typer.echo(describe(section, prediction), err=True)

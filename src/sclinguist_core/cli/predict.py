@@ -23,9 +23,12 @@ from sclinguist_core.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from sclinguist_core.data.section import Section
+    from collections.abc import Generator
+
     from sclinguist_core.inference.prediction import Prediction
     from sclinguist_core.inference.prepare import RnaSource
+    from sclinguist_core.inference.progress import Progress
+    from sclinguist_core.inference.ranks import Rank
     from sclinguist_core.inference.stream import Streamed
 
 
@@ -96,7 +99,11 @@ def predict(
     ]
     n_proteins = 300 if names is None else 20_000 if "all-genes" in names else len(names)
     if streams(source, stream, whole=whole, n_proteins=n_proteins):
-        streamed = stream_with_bar(
+        from sclinguist_core.inference.ranks import find_rank
+        from sclinguist_core.inference.stream import predict_to_iter
+
+        rank = find_rank()
+        blocks = predict_to_iter(
             source,
             output,
             model=model,
@@ -106,13 +113,18 @@ def predict(
             log1p=log1p,
             layer=layer,
             results_only=results_only,
+            rank=rank,
         )
+        streamed = _stream(blocks, output, rank)
         if streamed is not None:
             typer.echo(describe(streamed.section, streamed), err=True)
             typer.echo(output)
         return
     section = open_input(source, output, layer=layer, bin_size=bin_size)
-    prediction = predict_with_bar(
+
+    from sclinguist_core.inference.predict import predict_iter
+
+    steps = predict_iter(
         section,
         model=model,
         proteins=names,
@@ -122,6 +134,7 @@ def predict(
         given=given if given in (None, "measured") else names_in(given),
         context=context,
     )
+    prediction = run_with_bar(steps, unit=noun(section))
     attach(section.table, prediction)
     table = section_table(section)
     write_table(without_matrices(table) if results_only else table, output)
@@ -155,66 +168,15 @@ def protein_names(text: str | None) -> list[str] | None:
     return names
 
 
-def predict_with_bar(
-    section: Section,
-    *,
-    model: str = "bundled",
-    proteins: list[str] | None = None,
-    device: str = "auto",
-    batch_size: int | None = None,
-    log1p: bool = False,
-    given: str | list[str] | None = None,
-    context: str = "none",
-) -> Prediction:
-    """Run a prediction under a progress bar on standard error."""
-    from sclinguist_core.inference.predict import predict_iter
-
-    steps = predict_iter(
-        section,
-        model=model,
-        proteins=proteins,
-        device=device,
-        batch_size=batch_size,
-        log1p=log1p,
-        given=given,
-        context=context,
-    )
-    return run_with_bar(steps, unit=noun(section))
-
-
-def stream_with_bar(
-    source: Path,
-    output: Path,
-    *,
-    model: str = "bundled",
-    proteins: list[str] | None = None,
-    device: str = "auto",
-    batch_size: int | None = None,
-    log1p: bool = False,
-    layer: str | None = None,
-    results_only: bool = False,
+def _stream(
+    steps: Generator[Progress, None, Streamed], output: Path, rank: Rank
 ) -> Streamed | None:
     """Run a streamed prediction; None where another process of several writes the output.
 
     The first of several processes has a bar on standard error; Ctrl-C there says how to go on.
     """
     from sclinguist_core.inference.progress import finish
-    from sclinguist_core.inference.ranks import find_rank
-    from sclinguist_core.inference.stream import predict_to_iter
 
-    rank = find_rank()
-    steps = predict_to_iter(
-        source,
-        output,
-        model=model,
-        proteins=proteins,
-        device=device,
-        batch_size=batch_size,
-        log1p=log1p,
-        layer=layer,
-        results_only=results_only,
-        rank=rank,
-    )
     if rank.index > 0:
         finish(steps)
         return None

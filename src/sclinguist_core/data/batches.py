@@ -10,39 +10,11 @@ Shapes: n cells, B cells in a batch, T tokens of the longest cell in it, V genes
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
 
 PADDING = -1
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TokenBatch:
-    """Expressed genes of B cells, padded to the longest.
-
-    Attributes
-    ----------
-    rows
-        Which cells these are, int64, shape (B,).
-    genes
-        Gene index of each token, int64, shape (B, T); -1 where the cell has no further token.
-    values
-        Normalised expression, float32, shape (B, T); 0 where padded.
-    pattern
-        Measurement pattern of each cell, int64, shape (B,).
-    """
-
-    rows: np.ndarray
-    genes: np.ndarray
-    values: np.ndarray
-    pattern: np.ndarray
-
-    @property
-    def n_obs(self) -> int:
-        """Number of cells."""
-        return len(self.rows)
 
 
 def pad_rows(expression: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
@@ -85,9 +57,3 @@ def bucketed_rows(
             n_rows = min(n_rows, max(1, max_tokens // max(int(lengths[order[start]]), 1)))
         yield order[start : start + n_rows]
         start += n_rows
-
-
-def token_batch(expression: sparse.csr_matrix, pattern: np.ndarray, rows: np.ndarray) -> TokenBatch:
-    """Batch of the chosen rows of normalised expression (CSR, shape (n, V))."""
-    genes, values = pad_rows(expression[rows])
-    return TokenBatch(rows=rows, genes=genes, values=values, pattern=pattern[rows])

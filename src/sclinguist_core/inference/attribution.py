@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sclinguist_core.model.translator import Panels, Tables, Translator
 
 
-class Tokens(NamedTuple):
+class Inputs(NamedTuple):
     """Cells as the network reads them."""
 
     genes_BT: Tensor
@@ -47,7 +47,7 @@ class Attributed(NamedTuple):
 
 
 def integrated_gradients(
-    model: Translator, cells: Tokens, proteins: Tensor, *, steps: int
+    model: Translator, cells: Inputs, proteins: Tensor, *, steps: int
 ) -> Attributed:
     """Attribute the network's means to the cells' genes; they add up to ``mean - start``.
 
@@ -81,7 +81,7 @@ def integrated_gradients(
     return Attributed(summed_PBT * (x_BT / steps), mean_BP, start_BP)
 
 
-def attention_times_value(model: Translator, cells: Tokens, proteins: Tensor) -> Attributed:
+def attention_times_value(model: Translator, cells: Inputs, proteins: Tensor) -> Attributed:
     """Attention of each protein's query to each gene, times the gene's expression; no sign."""
     import torch
 

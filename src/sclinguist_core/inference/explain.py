@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import torch
     from anndata import AnnData
 
-    from sclinguist_core.inference.attribution import Attributed, Tokens
+    from sclinguist_core.inference.attribution import Attributed, Inputs
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def explain_iter(
     yield Progress(0, len(chosen), "loading model")
     prepared = _prepared(section, proteins, model, device)
 
-    def attribute(cells: Tokens, indices: torch.Tensor) -> Attributed:
+    def attribute(cells: Inputs, indices: torch.Tensor) -> Attributed:
         network = prepared.checkpoint.translator
         if method == GRADIENTS:
             return integrated_gradients(network, cells, indices, steps=steps)
@@ -121,16 +121,15 @@ def explain_iter(
             prepared.checkpoint.gene_share, prepared.checkpoint.info.model.rna_normalization
         )
         values = np.zeros((n_proteins, expression.nnz), np.float32)
-        for batch, found in attributed_batches(
+        for places, inside, found in attributed_batches(
             prepared, aligned, expression, attribute, batch_size
         ):
-            where = entries(expression, batch.rows)
-            inside = batch.genes >= 0
+            where = entries(expression, places)
             for i in range(n_proteins):
                 values[i, where] = found.values_PBT[i].float().cpu().numpy()[inside]
-            predicted[begin + batch.rows] = found.mean_BP.float().cpu().numpy()
-            start[begin + batch.rows] = found.start_BP.float().cpu().numpy()
-            done += batch.n_obs
+            predicted[begin + places] = found.mean_BP.float().cpu().numpy()
+            start[begin + places] = found.start_BP.float().cpu().numpy()
+            done += len(places)
             yield Progress(done, len(chosen), "explaining")
         for i in range(n_proteins):
             parts[i].append(

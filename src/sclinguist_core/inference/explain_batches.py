@@ -13,16 +13,16 @@ import numpy as np
 from scipy import sparse
 
 from sclinguist_core.data.align import AlignedRna
-from sclinguist_core.data.batches import TokenBatch, bucketed_rows, token_batch
+from sclinguist_core.data.batches import bucketed_rows
 from sclinguist_core.errors import NotEnoughMemoryError
 from sclinguist_core.inference.prepare import Prepared
 from sclinguist_core.model.device import CPU_GRADIENT_TOKENS
+from sclinguist_core.model.feed import Cells
 
 if TYPE_CHECKING:
     import torch
 
-    from sclinguist_core.inference.attribution import Attributed, Tokens
-    from sclinguist_core.model.translator import Panels, Tables
+    from sclinguist_core.inference.attribution import Attributed, Inputs
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +34,9 @@ def attributed_batches(
     prepared: Prepared,
     aligned: AlignedRna,
     expression: sparse.csr_matrix,
-    attribute: Callable[[Tokens, torch.Tensor], Attributed],
+    attribute: Callable[[Inputs, torch.Tensor], Attributed],
     batch_size: int | None,
-) -> Generator[tuple[TokenBatch, Attributed]]:
+) -> Generator[tuple[np.ndarray, np.ndarray, Attributed]]:
     """Attribute batch by batch, the longest cells first; halves batches when memory runs out.
 
     Parameters
@@ -52,9 +52,12 @@ def attributed_batches(
 
     Yields
     ------
-    A batch and its attributions; rows that express nothing come in none.
+    Rows of a batch, int64, shape (B,); where it has tokens and not padding, bool, shape (B, T);
+    and its attributions. Rows that express nothing come in none.
     """
     import torch
+
+    from sclinguist_core.inference.attribution import Inputs
 
     device = prepared.device
     model = prepared.checkpoint.translator.to(device)
@@ -63,14 +66,16 @@ def attributed_batches(
     with torch.no_grad():
         tables = model.tables()
         panels = model.panels(torch.from_numpy(aligned.measured).to(device), tables)
-    lengths = np.diff(expression.indptr)
-    tokens = CUDA_TOKENS if device.type == "cuda" else CPU_GRADIENT_TOKENS
-    waiting = np.flatnonzero(lengths)
+    cells = Cells(values=expression, pattern=aligned.pattern)
+    max_tokens = CUDA_TOKENS if device.type == "cuda" else CPU_GRADIENT_TOKENS
+    waiting = np.flatnonzero(cells.lengths)
     while len(waiting):
-        rows = next(bucketed_rows(lengths[waiting], batch_size or len(waiting), tokens))
-        batch = token_batch(expression, aligned.pattern, waiting[rows])
+        chosen = next(bucketed_rows(cells.lengths[waiting], batch_size or len(waiting), max_tokens))
+        rows = waiting[chosen]
         try:
-            found = attribute(_tokens(batch, panels, tables, device), proteins)
+            tokens = cells.tokens(rows, device)
+            panel = panels.of(tokens.pattern)
+            found = attribute(Inputs(tokens.genes, tokens.values, panel, tables), proteins)
         except torch.OutOfMemoryError as error:
             if len(rows) == 1:
                 raise NotEnoughMemoryError(
@@ -81,21 +86,8 @@ def attributed_batches(
             logger.warning("out of memory; going on with batches of %d cells", batch_size)
             torch.cuda.empty_cache()
             continue
-        yield batch, found
-        waiting = np.delete(waiting, rows)
-
-
-def _tokens(batch: TokenBatch, panels: Panels, tables: Tables, device: torch.device) -> Tokens:
-    import torch
-
-    from sclinguist_core.inference.attribution import Tokens
-
-    return Tokens(
-        torch.from_numpy(batch.genes).to(device),
-        torch.from_numpy(batch.values).to(device),
-        panels.of(torch.from_numpy(batch.pattern).to(device)),
-        tables,
-    )
+        yield rows, (tokens.genes >= 0).cpu().numpy(), found
+        waiting = np.delete(waiting, chosen)
 
 
 def entries(expression: sparse.csr_matrix, rows: np.ndarray) -> np.ndarray:

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
-from sclinguist_core.data.batches import TokenBatch, bucketed_rows, token_batch
+from sclinguist_core.data.batches import bucketed_rows
 from sclinguist_core.model.device import CPU_GRADIENT_TOKENS
+from sclinguist_core.model.feed import Cells, Tokens
 
 if TYPE_CHECKING:
     import torch
@@ -75,32 +76,31 @@ def first_order_iter(
     """
     import torch
 
+    device = torch.device(device)
     with torch.no_grad():
         # Not those of a Runner: what is made in inference mode cannot be differentiated through.
         tables = model.tables()
         panels = model.panels(torch.from_numpy(measured).to(device), tables)
-    lengths = np.diff(expression.indptr)
-    for rows in bucketed_rows(lengths, batch_size or len(lengths), CPU_GRADIENT_TOKENS):
-        batch = token_batch(expression, pattern, rows)
-        change, mean = _batch(model, tables, panels, batch, protein, scale, device)
-        yield rows, batch.genes, change, mean
+    cells = Cells(values=expression, pattern=pattern)
+    for rows in bucketed_rows(cells.lengths, batch_size or len(pattern), CPU_GRADIENT_TOKENS):
+        tokens = cells.tokens(rows, device)
+        change, mean = _batch(model, tables, panels, tokens, protein, scale)
+        yield rows, tokens.genes.cpu().numpy(), change, mean
 
 
 def _batch(
     model: Translator,
     tables: Tables,
     panels: Panels,
-    batch: TokenBatch,
+    tokens: Tokens,
     protein: int,
     scale: float,
-    device: torch.device | str,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute the changes (B, T) and the means (B,) of a batch."""
     import torch
 
-    genes_BT = torch.from_numpy(batch.genes).to(device)
-    x_BT = torch.from_numpy(batch.values).to(device)
-    panel = panels.of(torch.from_numpy(batch.pattern).to(device))
+    genes_BT, x_BT = tokens.genes, tokens.values
+    panel = panels.of(tokens.pattern)
     sums = {
         name: getattr(panel, name).detach().requires_grad_()
         for name in (field.name for field in fields(panel))
@@ -112,7 +112,7 @@ def _batch(
             x_BT,
             replace(panel, **sums),
             tables,
-            torch.tensor([protein], device=device),
+            torch.tensor([protein], device=x_BT.device),
         ).mean
         # Cells do not see each other: the gradient of the sum is that of each.
         found = torch.autograd.grad(said_B1.sum(), list(sums.values()), allow_unused=True)

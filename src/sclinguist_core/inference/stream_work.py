@@ -377,7 +377,7 @@ def _is_of_the_dead(name: str) -> bool:
     except ProcessLookupError:
         return True
     except (OSError, OverflowError):  # it is somebody else's, or no number of a process
-        return False
+        pass
     return False
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from sclinguist_core.data.align import AlignedRna
-from sclinguist_core.data.batches import bucketed_rows, token_batch
+from sclinguist_core.data.batches import bucketed_rows
+from sclinguist_core.model.feed import Cells
 from sclinguist_core.model.translator import Tables, Translation, Translator
 
 
@@ -45,16 +46,9 @@ def translations(
     """
     device = model.gene_embedding.device
     expression = rna.expression(gene_share, model.config.rna_normalization)
+    cells = Cells(values=expression, pattern=rna.pattern)
     panels = model.panels(torch.from_numpy(rna.measured).to(device), tables)
-    for rows in bucketed_rows(np.diff(expression.indptr), batch_size, max_tokens):
-        batch = token_batch(expression, rna.pattern, rows)
-        yield (
-            rows,
-            model(
-                torch.from_numpy(batch.genes).to(device),
-                torch.from_numpy(batch.values).to(device),
-                panels.of(torch.from_numpy(batch.pattern).to(device)),
-                tables,
-                proteins,
-            ),
-        )
+    for rows in bucketed_rows(cells.lengths, batch_size, max_tokens):
+        tokens = cells.tokens(rows, device)
+        panel = panels.of(tokens.pattern)
+        yield rows, model(tokens.genes, tokens.values, panel, tables, proteins)

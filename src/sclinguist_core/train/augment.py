@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from sclinguist_core.data.batches import TokenBatch, pad_rows
+from sclinguist_core.data.batches import pad_rows
 from sclinguist_core.data.preprocess import log1p_cp10k
 from sclinguist_core.train.corpus import PairedDataset
 from sclinguist_core.train.mixing import pseudo_spots, single_cells
@@ -75,10 +75,11 @@ class TrainingBatch:
 
     Attributes
     ----------
-    tokens
-        Expressed genes; its `pattern` indexes `measured`.
+    genes, values
+        Expressed genes, int64, shape (B, T), -1 where padded, and their normalised expression,
+        float32.
     measured
-        Genes that count as measured, bool, shape (K, V).
+        Genes that count as measured in all rows, bool, shape (V,).
     attended
         Subset of the tokens for the attentive read: genes and values, shape (B, T').
     protein
@@ -87,7 +88,8 @@ class TrainingBatch:
         Standardised CLR and standardised ``log1p`` counts, float32, shape (B, A).
     """
 
-    tokens: TokenBatch
+    genes: np.ndarray
+    values: np.ndarray
     measured: np.ndarray
     attended: tuple[np.ndarray, np.ndarray]
     protein: np.ndarray
@@ -180,10 +182,9 @@ def draw_batch(
     expression = log1p_cp10k(counts, float(measured @ gene_share))
     genes, values = pad_rows(expression)
     return TrainingBatch(
-        tokens=TokenBatch(
-            rows=np.arange(n_rows), genes=genes, values=values, pattern=np.zeros(n_rows, np.int64)
-        ),
-        measured=measured[None],
+        genes=genes,
+        values=values,
+        measured=measured,
         attended=_token_subset(genes, values, augmentation.max_tokens, rng),
         protein=dataset.protein,
         target=target.astype(np.float32),

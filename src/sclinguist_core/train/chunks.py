@@ -278,10 +278,10 @@ def paired_chunk(batch: TrainingBatch, seed: int) -> Chunk:
     weight = len(batch.protein) ** -0.5
     n_measured = float(np.isfinite(batch.target).sum())
     arrays = {
-        "genes": batch.tokens.genes,
-        "values": batch.tokens.values,
-        "pattern": batch.tokens.pattern,
-        "measured": batch.measured,
+        "genes": batch.genes,
+        "values": batch.values,
+        "pattern": np.zeros(len(batch.genes), np.int64),
+        "measured": batch.measured[None],
         "attended_genes": batch.attended[0],
         "attended_values": batch.attended[1],
         "proteins": proteins,
@@ -294,6 +294,6 @@ def paired_chunk(batch: TrainingBatch, seed: int) -> Chunk:
     return Chunk(
         tensors=tensors,
         counts=(weight * n_measured,) * 3,
-        n_rows=batch.tokens.n_obs,
+        n_rows=len(batch.genes),
         seed=seed,
     )

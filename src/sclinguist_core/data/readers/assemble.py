@@ -93,12 +93,18 @@ def check_place(parts: Parts) -> list[str]:
 
 def check_table(table: AnnData, source: Path) -> None:
     """Refuse a table without rows or columns, and one that names a barcode twice."""
-    if table.n_obs == 0 or table.n_vars == 0:
-        raise InputError(
-            f"'{source}' is empty: {table.n_obs} barcodes x {table.n_vars} features, expected at "
-            "least one of each; give a matrix with counts."
-        )
+    check_shape(table.shape, source)
     check_barcodes(table.obs_names, source)
+
+
+def check_shape(shape: tuple[int, ...], source: Path) -> None:
+    """Refuse a table without rows or columns."""
+    if 0 in shape:
+        n_obs, n_vars = shape
+        raise InputError(
+            f"'{source}' is empty: {n_obs} barcodes x {n_vars} features, expected at least one of "
+            "each; give a matrix with counts."
+        )
 
 
 def unique_names(names: pd.Index) -> pd.Index:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sclinguist_core.data.readers.assemble import Parts, assemble, check_table
+from sclinguist_core.data.readers.assemble import Parts, assemble
 from sclinguist_core.data.readers.cell_outlines import CellOutlines, read_cell_outlines
 from sclinguist_core.data.readers.layout import (
     CELL_MATRICES,
@@ -82,7 +82,6 @@ def open_segmented(
         )
     matrix = read_counts(counts)
     table = matrix.to_anndata(counts)
-    check_table(table, counts)
     warnings: list[str] = []
     outlines = read_cell_outlines(outlines_path)
     table, areas = _place(table, outlines, counts, outlines_path, warnings)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sclinguist_core.data import lattice
-from sclinguist_core.data.readers.assemble import Parts, assemble, check_table, writable_name
+from sclinguist_core.data.readers.assemble import Parts, assemble, writable_name
 from sclinguist_core.data.readers.images import read_image
 from sclinguist_core.data.readers.layout import (
     counts_candidates,
@@ -89,7 +89,6 @@ def open_spaceranger(
         )
     matrix = read_counts(counts)
     table = matrix.to_anndata(counts)
-    check_table(table, counts)
     scalefactors = read_scalefactors(spatial, prefix)
     table = _place(table, spatial, prefix, counts, warnings)
     name = name or section_name(folder, prefix)

@@ -13,7 +13,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from sclinguist_core.data.features import ORIGINAL_NAME
-from sclinguist_core.data.readers.assemble import check_barcodes, unique_names
+from sclinguist_core.data.readers.assemble import check_barcodes, check_shape, unique_names
 from sclinguist_core.data.readers.hdf5 import check_hdf5
 from sclinguist_core.data.readers.layout import MATRIX, find_one
 from sclinguist_core.data.readers.mtx import read_mtx
@@ -58,8 +58,14 @@ class FeatureMatrix:
         Parameters
         ----------
         source
-            File, named in the message when a barcode repeats.
+            File, named in the message.
+
+        Raises
+        ------
+        InputError
+            If there are no rows or columns, or a barcode repeats.
         """
+        check_shape(self.counts.shape, source)
         barcodes = pd.Index(self.barcodes, dtype=object)
         check_barcodes(barcodes, source)
         names = pd.Index(self.names, dtype=object)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sclinguist_core.data.readers.assemble import Parts, assemble, check_table
+from sclinguist_core.data.readers.assemble import Parts, assemble
 from sclinguist_core.data.readers.positions import match_barcodes, read_parquet
 from sclinguist_core.data.readers.spaceranger import read_counts, section_name
 from sclinguist_core.data.readers.xenium_image import morphology_image
@@ -54,7 +54,6 @@ def open_xenium(folder: Path, *, layer: str | None = None, name: str | None = No
             "(the .zarr.zip is not read): fetch it from the same run."
         )
     table = read_counts(counts_path).to_anndata(counts_path)
-    check_table(table, counts_path)
     cells_path = next(folder / file for file in _CELLS if (folder / file).exists())
     cells = _read_cells(cells_path)
     rows = match_barcodes(

@@ -27,6 +27,7 @@ from sclinguist_core.data.readers.locate import locate
 from sclinguist_core.data.readers.notice import says_simulated
 from sclinguist_core.data.readers.proteins import attach_measured_proteins
 from sclinguist_core.errors import InputError
+from sclinguist_core.files import n_bytes
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -113,18 +114,10 @@ def open_source(path: Path) -> Iterator[BackedSource | WholeSource]:
     located = locate(path)
     if located.kind in {"h5ad", "anndata_zarr"}:
         with BackedTable(located.path) as table:
-            if table.has_rows or _size(located.path) > _WHOLE_BYTES:
+            if table.has_rows or n_bytes(located.path) > _WHOLE_BYTES:
                 yield BackedSource(table)
                 return
     yield WholeSource(path)
-
-
-def _size(path: Path) -> int:
-    return (
-        sum(file.stat().st_size for file in path.rglob("*"))
-        if path.is_dir()
-        else path.stat().st_size
-    )
 
 
 class WholeSource:
