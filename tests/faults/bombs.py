@@ -8,8 +8,10 @@ import tarfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
+import pyarrow as pa
 
 from faults.fault import Make
 from faults.makers import cases, edit_json, in_hdf5, in_zarr
@@ -131,6 +133,41 @@ def _zarr_chunk(store: Path, folder: Path) -> None:
     (store / "X" / "data" / "c" / "0").write_bytes(Zstd().encode(bytes(_UNPACKED)))
 
 
+def _zstd_stream(store: Path, folder: Path) -> None:
+    """Packed as a stream is, whose length nobody knew when it began."""
+    packed = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(packed, "zstd") as stream:
+        for _ in range(_UNPACKED // 2**20):
+            stream.write(bytes(2**20))
+    (store / "X" / "data" / "c" / "0").write_bytes(packed.getvalue())
+
+
+def _in_shard(store: Path, folder: Path) -> None:
+    """A chunk that is a bomb in a shard whose other chunks are not there."""
+    from numcodecs import Zstd
+
+    array = store / "X" / "data"
+
+    def in_shards(node: dict[str, Any]) -> None:
+        n_values = node["chunk_grid"]["configuration"]["chunk_shape"][0]
+        node["codecs"] = [
+            {
+                "name": "sharding_indexed",
+                "configuration": {
+                    "chunk_shape": [n_values],
+                    "codecs": [*({"name": name} for name in ("bytes", "zstd"))],
+                    "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
+                    "index_location": "end",
+                },
+            }
+        ]
+
+    edit_json(array / "zarr.json", in_shards)
+    packed = Zstd().encode(bytes(_UNPACKED))
+    index = struct.pack("<QQ", 0, len(packed))
+    (array / "c" / "0").write_bytes(packed + index)
+
+
 def _blosc_chunk(store: Path, folder: Path) -> None:
     from numcodecs import Blosc
 
@@ -217,6 +254,8 @@ _READ = {
     "chunk of HDF5 names": (in_hdf5(_hdf5_chunk("obs/_index")), "."),
     "chunk of a 10x .h5": (in_hdf5(_hdf5_chunk("matrix/data"), "tenx"), "."),
     "zstd chunk of zarr": (in_zarr(_zarr_chunk), "."),
+    "zstd chunk of zarr that states no size": (in_zarr(_zstd_stream), "says that it unpacks to"),
+    "chunk of a shard of zarr": (in_zarr(_in_shard), "says that it unpacks to"),
     "bz2 chunk of zarr": (in_zarr(_bz2_chunk, "zarr2"), "packs an array by 'bz2', expected blosc"),
     "lz4 chunk of zarr": (in_zarr(_lz4_chunk, "zarr2"), "says that it unpacks to 67,108,864"),
     "gzip chunk of zarr": (in_zarr(_gzip_chunk, "zarr2"), "says that it unpacks to"),

@@ -131,8 +131,9 @@ def test_types_that_numpy_would_read_as_python(tmp_path, dtype):
         ({"codecs": [{"name": "gzip"}, {"name": "zstd"}]}, "by gzip and zstd, expected one"),
         ({"codecs": [{"name": "sharding_indexed", "configuration": {
             "codecs": ["bytes", {"name": "lzma"}], "index_codecs": ["bytes"]}}]}, "by 'lzma'"),
-        ({"codecs": [{"name": "sharding_indexed", "configuration": {
-            "codecs": ["bytes", {"name": "zstd"}], "index_codecs": ["crc32c"]}}]}, ""),
+        ({"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [4]}},
+          "codecs": [{"name": "sharding_indexed", "configuration": {"chunk_shape": [2],
+            "codecs": ["bytes", {"name": "zstd"}], "index_codecs": ["bytes", "crc32c"]}}]}, ""),
         ({"compressor": None, "filters": [{"id": "vlen-utf8"}]}, ""),
         ({"compressor": {"id": "blosc"}, "filters": [{"id": "shuffle"}]}, ""),
     ],

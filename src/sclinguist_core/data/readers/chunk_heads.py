@@ -2,7 +2,7 @@
 
 Blosc's decoder takes the length of a packed chunk from the chunk itself, and reads on behind the
 end of one that was cut off. Both Blosc and Zstandard take as much memory as a chunk states, and
-thirty kilobytes can stand for a gigabyte.
+thirty kilobytes can stand for a gigabyte. What states nothing is unpacked bit by bit, and counted.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from __future__ import annotations
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
+from sclinguist_core.data.readers.shards import Packed, inner_chunks, sharding
 from sclinguist_core.errors import InputError
-from sclinguist_core.reading import reading
+from sclinguist_core.reading import free_memory, reading
 
 METADATA = frozenset({".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json"})
 """Names of files that hold no chunk."""
@@ -39,6 +40,8 @@ _FILTERS = frozenset(
 """What changes the size of values by little."""
 _MOST_OF_DEFLATE = 1032
 """Bytes that one byte of gzip or zlib may unpack to."""
+_MOST_OF_ZSTD = 2**15
+"""Bytes that one byte of Zstandard may unpack to: four say that one is repeated 128 KiB long."""
 _HARMLESS = 2**28
 """Bytes that a chunk may unpack to without being looked at: to find out takes as long as to read
 it."""
@@ -95,25 +98,27 @@ def check_chunks(array: Path, node: dict[str, Any], n_bytes: int) -> int:
     InputError
         If a chunk is not complete, or would unpack to more than a chunk has.
     """
-    codec = next((name for name in _codecs(node) if name in _COMPRESSORS), "")
+    shards = sharding(node, n_bytes, array)
+    chain = _codecs(node if shards is None else shards.chunk)
+    codec = next((name for name in chain if name in _COMPRESSORS), "")
     if not codec:
         return 0
+    if shards is not None:
+        node, n_bytes = shards.chunk, shards.chunk_bytes
     largest, most = 0, n_bytes + _CHECKSUM if n_bytes and _has_fixed_size(node) else math.inf
     for folder, _, names in os.walk(array):
         for name in sorted(set(names) - METADATA):
             path = Path(folder, name)
             with reading(path, "a chunk", remedy=_REMEDY), path.open("rb") as file:
-                head, size = file.read(_HEAD), os.fstat(file.fileno()).st_size
-            if codec in _DEFLATES:
-                stated = _of_deflate(path, size, most)
-            else:
-                stated = _READERS[codec](head, size, path)
-            if stated > most:
+                size = os.fstat(file.fileno()).st_size
+                pieces = [Packed(0, size)] if shards is None else inner_chunks(file, shards, path)
+                stated = [_unpacked(codec, file, piece, most, path) for piece in pieces]
+            if (unpacked := max(stated, default=0)) > most:
                 raise InputError(
-                    f"'{path}' says that it unpacks to {stated:,} bytes, expected {n_bytes:,} as "
+                    f"'{path}' says that it unpacks to {unpacked:,} bytes, expected {n_bytes:,} as "
                     f"of every chunk: it is damaged; {_REMEDY}."
                 )
-            largest = max(largest, stated)
+            largest = max(largest, unpacked)
     return largest
 
 
@@ -152,50 +157,71 @@ def _has_fixed_size(node: dict[str, Any]) -> bool:
         return False
 
 
+def _unpacked(codec: str, file: IO[bytes], piece: Packed, most: float, path: Path) -> int:
+    """Bytes that a chunk unpacks to; 0 where they cannot be many, or it is damaged beyond that."""
+    file.seek(piece.start)
+    head = file.read(min(_HEAD, piece.size))
+    if codec == "blosc":
+        return _of_blosc(head, piece.size, path)
+    if codec == "lz4":
+        return int.from_bytes(head[:_LZ4], "little")  # numcodecs makes room for them
+    if codec == "zstd":
+        stated = _of_zstd(head)
+        if stated is not None or piece.size * _MOST_OF_ZSTD <= _HARMLESS:
+            return stated or 0
+    elif piece.size * _MOST_OF_DEFLATE <= _HARMLESS:
+        return 0
+    most = min(most, free_memory())
+    file.seek(piece.start)
+    return (_count_zstd if codec == "zstd" else _count_deflate)(file, piece.size, most)
+
+
 def _of_blosc(head: bytes, size: int, path: Path) -> int:
     packed = int.from_bytes(head[12:16], "little")
     if len(head) < 16 or packed != size:
         raise InputError(
-            f"'{path}' has {size:,} bytes, expected {packed:,} as it says itself: the store is not "
-            f"complete; {_REMEDY}."
+            f"'{path}' has a chunk of {size:,} bytes, expected {packed:,} as it says itself: the "
+            f"store is not complete; {_REMEDY}."
         )
     return int.from_bytes(head[4:8], "little")
 
 
-def _of_zstd(head: bytes, size: int, path: Path) -> int:
-    """Bytes that a Zstandard frame states; 0 where it states none, or is no frame."""
+def _of_zstd(head: bytes) -> int | None:
+    """Bytes that a Zstandard frame states; None where it states none, 0 where it is no frame."""
     if not head.startswith(_ZSTD) or len(head) < 6:
         return 0
     kind, single = head[4] >> 6, head[4] >> 5 & 1
     length = (single, 2, 4, 8)[kind]
+    if not length:
+        return None
     start = 5 + (1 - single) + (0, 1, 2, 4)[head[4] & 3]
     stated = int.from_bytes(head[start : start + length], "little")
     return stated + 256 * (length == 2)
 
 
-def _of_lz4(head: bytes, size: int, path: Path) -> int:
-    """Bytes that numcodecs makes room for."""
-    return int.from_bytes(head[:_LZ4], "little")
+def _count_zstd(file: IO[bytes], size: int, most: float) -> int:
+    """Bytes that frames of Zstandard unpack to, counted until they are more than `most`."""
+    import pyarrow as pa
 
-
-def _of_deflate(path: Path, size: int, most: float) -> int:
-    """Bytes that gzip or zlib unpack to, of which they say nothing; 0 where they cannot be many."""
-    if size * _MOST_OF_DEFLATE <= _HARMLESS or most == math.inf:
-        return 0
     unpacked = 0
-    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS + 32)  # either of them
-    with reading(path, "a chunk", remedy=_REMEDY), path.open("rb") as file:
-        while unpacked <= most:
-            packed = unpacker.unconsumed_tail or unpacker.unused_data or file.read(_AT_ONCE)
-            if not packed:
-                break
-            if unpacker.eof:  # gzip may hold one after another
-                unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS + 32)
-            unpacked += len(unpacker.decompress(packed, _AT_ONCE))
+    with pa.CompressedInputStream(pa.BufferReader(file.read(size)), "zstd") as stream:
+        while unpacked <= most and (part := stream.read(_AT_ONCE)):
+            unpacked += len(part)
     return unpacked
 
 
-_DEFLATES = frozenset({"gzip", "zlib"})
-_READERS: dict[str, Callable[[bytes, int, Path], int]] = {
-    "blosc": _of_blosc, "zstd": _of_zstd, "lz4": _of_lz4,
-}  # fmt: skip
+def _count_deflate(file: IO[bytes], size: int, most: float) -> int:
+    """Bytes that gzip or zlib unpack to, counted until they are more than `most`."""
+    unpacked, left = 0, size
+    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS + 32)  # either of them
+    while unpacked <= most:
+        packed = unpacker.unconsumed_tail or unpacker.unused_data
+        if not packed:
+            packed = file.read(min(_AT_ONCE, left))
+            left -= len(packed)
+        if not packed:
+            break
+        if unpacker.eof:  # gzip may hold one after another
+            unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS + 32)
+        unpacked += len(unpacker.decompress(packed, _AT_ONCE))
+    return unpacked
