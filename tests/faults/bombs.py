@@ -163,6 +163,7 @@ def _in_shard(store: Path, folder: Path) -> None:
         ]
 
     edit_json(array / "zarr.json", in_shards)
+    edit_json(store / "zarr.json", lambda node: node.pop("consolidated_metadata"))
     packed = Zstd().encode(bytes(_UNPACKED))
     index = struct.pack("<QQ", 0, len(packed))
     (array / "c" / "0").write_bytes(packed + index)
@@ -174,25 +175,32 @@ def _blosc_chunk(store: Path, folder: Path) -> None:
     (store / "X" / "data" / "0").write_bytes(Blosc().encode(bytes(_UNPACKED)))
 
 
+def _say_packed_by(codec: str, store: Path) -> None:
+    """In the one place that is left: consolidated metadata would say something else."""
+    (store / ".zmetadata").unlink()
+    array = store / "X" / "data" / ".zarray"
+    edit_json(array, lambda node: node.update(compressor={"id": codec}))
+
+
 def _bz2_chunk(store: Path, folder: Path) -> None:
     from numcodecs import BZ2
 
     (store / "X" / "data" / "0").write_bytes(BZ2().encode(bytes(2**24)))
-    edit_json(store / "X" / "data" / ".zarray", lambda node: node.update(compressor={"id": "bz2"}))
+    _say_packed_by("bz2", store)
 
 
 def _lz4_chunk(store: Path, folder: Path) -> None:
     from numcodecs import LZ4
 
     (store / "X" / "data" / "0").write_bytes(LZ4().encode(bytes(2**26)))
-    edit_json(store / "X" / "data" / ".zarray", lambda node: node.update(compressor={"id": "lz4"}))
+    _say_packed_by("lz4", store)
 
 
 def _gzip_chunk(store: Path, folder: Path) -> None:
     """Two members, of which the second is the bomb."""
     path = store / "X" / "data" / "0"
     path.write_bytes(gzip.compress(b"x") + gzip.compress(bytes(_UNPACKED), 9))
-    edit_json(store / "X" / "data" / ".zarray", lambda node: node.update(compressor={"id": "gzip"}))
+    _say_packed_by("gzip", store)
 
 
 class _Zeros:
