@@ -12,6 +12,7 @@ import gzip
 import io
 import json
 import os
+import re
 import stat
 import sys
 import zlib
@@ -29,6 +30,7 @@ ALWAYS_UNPACKED = 64 * 2**20
 """Bytes that are unpacked whatever the size of the file."""
 MAX_JSON_BYTES = 64 * 2**20
 """Longest JSON that is read: parsing takes up to ten times as much memory."""
+_ADDRESS = re.compile(r" <[^<>]* at 0x[0-9A-Fa-f]+>")
 
 
 @contextmanager
@@ -71,7 +73,8 @@ def reading(path: Path, kind: str, *, remedy: str = "fetch it again") -> Iterato
 
 def reason(error: BaseException) -> str:
     """First line of an error's message, shortened; its class where it has none."""
-    lines = str(error).strip().splitlines()
+    # Pillow and others name what they were given by its address in memory.
+    lines = _ADDRESS.sub("", str(error)).strip().splitlines()
     return lines[0].strip().rstrip(".:")[:300] if lines else type(error).__name__
 
 

@@ -262,11 +262,11 @@ _READ = {
     "chunk of HDF5 names": (in_hdf5(_hdf5_chunk("obs/_index")), "."),
     "chunk of a 10x .h5": (in_hdf5(_hdf5_chunk("matrix/data"), "tenx"), "."),
     "zstd chunk of zarr": (in_zarr(_zarr_chunk), "."),
-    "zstd chunk of zarr that states no size": (in_zarr(_zstd_stream), "says that it unpacks to"),
-    "chunk of a shard of zarr": (in_zarr(_in_shard), "says that it unpacks to"),
+    "zstd chunk of zarr that states no size": (in_zarr(_zstd_stream), "unpacks to"),
+    "chunk of a shard of zarr": (in_zarr(_in_shard), "unpacks to"),
     "bz2 chunk of zarr": (in_zarr(_bz2_chunk, "zarr2"), "packs an array by 'bz2', expected blosc"),
-    "lz4 chunk of zarr": (in_zarr(_lz4_chunk, "zarr2"), "says that it unpacks to 67,108,864"),
-    "gzip chunk of zarr": (in_zarr(_gzip_chunk, "zarr2"), "says that it unpacks to"),
+    "lz4 chunk of zarr": (in_zarr(_lz4_chunk, "zarr2"), "unpacks to 67,108,864"),
+    "gzip chunk of zarr": (in_zarr(_gzip_chunk, "zarr2"), "unpacks to"),
     "blosc chunk of zarr": (in_zarr(_blosc_chunk, "zarr2"), "."),
 }
 _STREAMED = ("chunk of HDF5", "zstd chunk of zarr")

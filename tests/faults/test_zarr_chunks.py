@@ -86,7 +86,7 @@ def test_a_bomb_in_a_shard(tmp_path, compressor, monkeypatch):
     if compressor == "gzip":
         entries[:16] = entries[32:48] = entries[48:64] = entries[16:32]
         (chunks / "0").write_bytes(bytes(1_000) + packed + entries)
-    with pytest.raises(InputError, match=r"unpacks to [0-9,]+ bytes, expected 2,000"):
+    with pytest.raises(InputError, match=r"unpacks to [0-9,]+ bytes or more, expected 2,000"):
         check_zarr(tmp_path / "a.zarr")
 
 
@@ -128,7 +128,7 @@ def test_zstandard_without_a_size(tmp_path, monkeypatch, n_frames):
     assert chunk_heads.check_chunks(tmp_path, node, 2**20) == 0
     monkeypatch.setattr(chunk_heads, "_HARMLESS", 0)
     assert chunk_heads.check_chunks(tmp_path, node, 2**20) == 2**20
-    with pytest.raises(InputError, match="says that it unpacks to"):
+    with pytest.raises(InputError, match="unpacks to"):
         chunk_heads.check_chunks(tmp_path, node, 2**18)
     (tmp_path / "0").write_bytes((tmp_path / "0").read_bytes()[:-8])
     with pytest.raises(InputError, match="cannot be read as a chunk"):
@@ -193,8 +193,8 @@ def test_what_consolidated_metadata_say_is_looked_at_where_it_differs(tmp_path, 
         content["metadata"]["X/data/.zarray"]["compressor"] = {"id": "zstd"}
         listed.write_text(json.dumps(content))
     edit(own, **plain)
-    with pytest.raises(InputError, match="says that it unpacks to 16,777,216"):
+    with pytest.raises(InputError, match="unpacks to 16,777,216"):
         check_zarr(store)
     own.unlink()
-    with pytest.raises(InputError, match="says that it unpacks to 16,777,216"):
+    with pytest.raises(InputError, match="unpacks to 16,777,216"):
         check_zarr(store)

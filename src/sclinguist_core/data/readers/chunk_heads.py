@@ -115,7 +115,7 @@ def check_chunks(array: Path, node: dict[str, Any], n_bytes: int) -> int:
                 stated = [_unpacked(codec, file, piece, most, path) for piece in pieces]
             if (unpacked := max(stated, default=0)) > most:
                 raise InputError(
-                    f"'{path}' says that it unpacks to {unpacked:,} bytes, expected {n_bytes:,} as "
+                    f"'{path}' unpacks to {unpacked:,} bytes or more, expected {n_bytes:,} as "
                     f"of every chunk: it is damaged; {_REMEDY}."
                 )
             largest = max(largest, unpacked)
