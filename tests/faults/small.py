@@ -62,6 +62,22 @@ class Small:
         return write_table(self.cells(), self.folder / "cells.zarr")
 
     @cached_property
+    def sharded(self) -> Path:
+        """Write the cells as an AnnData ``.zarr`` whose counts lie in shards of four chunks."""
+        import zarr
+
+        from sclinguist_core.data.write import write_table, zarr_as_we_write
+
+        cells = self.cells()
+        path = write_table(cells, self.folder / "sharded.zarr")
+        root = zarr.open_group(path, mode="a", use_consolidated=False)
+        del root["X"]
+        with zarr_as_we_write():
+            ad.io.write_elem(root, "X", cells.X, dataset_kwargs={"chunks": (16,), "shards": (64,)})
+            zarr.consolidate_metadata(path)
+        return path
+
+    @cached_property
     def zarr2(self) -> Path:
         """Write the cells as an AnnData ``.zarr`` of zarr's second format."""
         path = self.folder / "cells2.zarr"

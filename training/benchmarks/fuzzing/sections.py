@@ -76,6 +76,10 @@ STORE = (
     "X/indices/c/0", "X/indptr/zarr.json", "X/indptr/c/0", "obs/zarr.json", "obs/_index/zarr.json",
     "obs/_index/c/0", "var/zarr.json", "obsm/zarr.json", "obsm/protein/zarr.json",
 )  # fmt: skip
+SHARDED = (
+    "zarr.json", "X/zarr.json", "X/data/zarr.json", "X/data/c/0", "X/data/c/1", "X/indices/c/0",
+    "X/indices/zarr.json", "X/indptr/zarr.json", "X/indptr/c/0",
+)  # fmt: skip
 STORE_2 = (
     ".zattrs", ".zgroup", ".zmetadata", "X/.zattrs", "X/data/.zarray", "X/data/0",
     "X/indices/.zarray", "X/indptr/0", "obs/.zattrs", "obs/_index/.zarray", "obs/_index/0",

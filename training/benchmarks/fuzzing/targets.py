@@ -11,6 +11,7 @@ TARGETS: dict[str, tuple[Make, int]] = {
     "10x .h5": (sections.table("tenx"), 25),
     ".zarr": (sections.table("zarr", *sections.STORE), 10),
     ".zarr of the second format": (sections.table("zarr2", *sections.STORE_2), 10),
+    ".zarr in shards": (sections.table("sharded", *sections.SHARDED), 10),
     ".zarr, streamed": (sections.streamed("zarr", *sections.STORE), 10),
     "SpatialData": (sections.table("spatialdata", *sections.SPATIALDATA), 3),
     "matrix.mtx, barcodes, features": (sections.mtx, 50),
