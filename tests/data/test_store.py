@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 from anndata.io import sparse_dataset
 from scipy import sparse
 
@@ -31,6 +32,7 @@ from sclinguist_core.data.store.build import BuildReport, build_store
 from sclinguist_core.data.store.index import data_sets, is_store, read_record
 from sclinguist_core.data.store.order import SLICE_ROWS, windows
 from sclinguist_core.data.store.reader import StoredCells
+from sclinguist_core.data.store.write import write_element
 from sclinguist_core.errors import InputError
 
 
@@ -740,6 +742,45 @@ def test_other_versions_and_damage_of_a_store(store, tmp_path):
     assert read_record(tmp_path) is None
     with pytest.raises(InputError, match="is no data set of a store"):
         StoredCells(tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"n_obs": "300"}, {"n_obs": 0}, {"n_values": 1.5}, {"name": 3}, {"parts": [None]}]
+)
+def test_a_record_of_other_types(store, tmp_path, changes):
+    path = Path(shutil.copytree(store / "cells.zarr", tmp_path / "cells.zarr"))
+    metadata = json.loads((path / "zarr.json").read_text())
+    metadata["attributes"]["sclinguist_store"] |= changes
+    (path / "zarr.json").write_text(json.dumps(metadata))
+    with pytest.raises(InputError, match="damaged record"):
+        StoredCells(path)
+    (path / "zarr.json").write_text('{"attributes": ' + "[" * 100_000)
+    assert read_record(path) is None
+
+
+def test_parts_of_a_store_that_do_not_fit_together(store, tmp_path):
+    def damaged(key: str, value: object) -> StoredCells:
+        path = Path(shutil.copytree(store / "cells.zarr", tmp_path / f"{len(read)}.zarr"))
+        group = zarr.open_group(path, mode="a", use_consolidated=False)
+        del group[key]
+        write_element(group, key, value)
+        return StoredCells(path)
+
+    read: list[str] = []
+    for key, value, why in (
+        ("var", StoredCells(store / "cells.zarr").var.iloc[1:], "no table of"),
+        ("var", {"a": 1}, "no table of"),
+        ("X/indptr", np.zeros(301, np.int32), "its rows do not fit"),
+        ("X/indptr", np.zeros(301, np.float32), "its rows do not fit"),
+    ):
+        cells = damaged(key, value)
+        read.append(key)
+        with pytest.raises(InputError, match=why):
+            cells.section()
+    var = StoredCells(store / "cells.zarr").var
+    var.index = [var.index[1], *var.index[1:]]
+    with pytest.raises(InputError, match="names something twice"):
+        damaged("var", var).section()
 
 
 def test_damaged_chunks_are_told(store, tmp_path):

@@ -7,11 +7,13 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 from scipy import sparse
 
 from faults.small import Small, write_tenx
 from sclinguist_core.data.backed_section import BackedSection
 from sclinguist_core.data.readers import open_section
+from sclinguist_core.data.readers.assemble import check_arrays
 from sclinguist_core.data.readers.chunk_heads import check_chunks, check_codecs
 from sclinguist_core.data.readers.mtx import read_mtx
 from sclinguist_core.data.readers.zarr_check import check_zarr
@@ -92,10 +94,36 @@ def test_pointers_below_zero(tmp_path, small):
     matrix = sparse.csr_matrix(table.shape, dtype=np.float32)
     matrix.data, matrix.indices, matrix.indptr = table.X.data, table.X.indices, pointers
     table.X = matrix
-    from sclinguist_core.data.readers.assemble import check_arrays
-
     with pytest.raises(InputError, match="pointers that fall"):
         check_arrays(table, tmp_path)
+
+
+def test_pointers_that_fall_further_than_their_type_can_tell(tmp_path, small):
+    """The difference of two numbers of 32 bits may not have room in 32 bits."""
+    table = small.cells()
+    table.X.indptr[4:6] = [-(2**31), -1]
+    with pytest.raises(InputError, match="pointers that fall"):
+        check_arrays(table, tmp_path)
+
+
+@pytest.mark.parametrize("source", ["zarr", "zarr2"])
+def test_features_that_are_no_table(tmp_path, small, source):
+    path = small.copy(source, tmp_path)
+    group = zarr.open_group(path, mode="a", use_consolidated=False)["var"]
+    group.attrs.put({"encoding-type": "dict", "encoding-version": "0.1.0"})
+    with pytest.raises(InputError, match="var is dict, expected a table"):
+        BackedSection(path)
+
+
+def test_folders_that_are_none_of_zarrs(tmp_path, small):
+    """They are passed over without a warning."""
+    path = small.copy("zarr", tmp_path)
+    for folder in (path, path / "obs", path / "obsm"):
+        (folder / "@eaDir").mkdir()
+        (folder / "@eaDir" / "thumb.jpg").write_bytes(b"")
+    with BackedSection(path) as section:
+        assert section.n_obs == small.cells().n_obs
+    assert open_section(path).n_obs == small.cells().n_obs
 
 
 @pytest.mark.parametrize(

@@ -115,14 +115,32 @@ class BackedTable:
         """
         from anndata.io import read_elem
 
-        with _reading(self.path):
+        with _reading(self.path), warnings.catch_warnings():
+            ignore_strangers()
             node = self.group[key]
             check_fits(_n_bytes(node), self.path)
             return read_elem(node)
 
+    def frame(self, key: str) -> pd.DataFrame:
+        """Read one element that has to be a table, such as ``"obs"``.
+
+        Raises
+        ------
+        InputError
+            If it is none, or see `element`.
+        """
+        frame = self.element(key)
+        if not isinstance(frame, pd.DataFrame):
+            raise InputError(
+                f"'{self.path}' is damaged: {key} is {type(frame).__name__}, expected a table; "
+                "write it anew with anndata, or fetch it again."
+            )
+        return frame
+
     def names(self, key: str) -> list[str]:
         """Names of the elements of a group, such as ``"layers"``; none where it is absent."""
-        with _reading(self.path):
+        with _reading(self.path), warnings.catch_warnings():
+            ignore_strangers()
             node = self.group.get(key, {})
             # anndata writes an array without values where there is no ``raw``.
             return [] if hasattr(node, "shape") else sorted(map(str, node.keys()))
@@ -143,8 +161,7 @@ class BackedTable:
 
     def var(self, where: str = "X") -> pd.DataFrame:
         """Features of a matrix: of ``raw`` its own."""
-        frame: pd.DataFrame = self.element("raw/var" if where == "raw" else "var")
-        return frame
+        return self.frame("raw/var" if where == "raw" else "var")
 
     def matrix(self, where: str) -> BackedMatrix:
         """Matrix at ``"X"``, ``"layers/<name>"`` or ``"raw"``.

@@ -70,7 +70,7 @@ class BackedMatrix:
             or self.indptr[0] != 0
             or self.indptr[-1] != n_values
             or self._node["indices"].shape[0] != n_values
-            or (np.diff(self.indptr) < 0).any()
+            or (self.indptr[1:] < self.indptr[:-1]).any()
         ):
             raise InputError(
                 f"{self.label} is damaged: its rows (indptr) do not fit its {n_values:,} values; "

@@ -340,6 +340,6 @@ def _parts(table: BackedTable, layer: str | None) -> Parts:
         uns=uns,
     )
     if len(uns.get("spatial", ())) > 1:
-        whole: Any = SimpleNamespace(obs=table.element("obs"), uns=uns)
+        whole: Any = SimpleNamespace(obs=table.frame("obs"), uns=uns)
         check_one_library(whole, table.path)
     return parts_of(stand_in, table.path, layer=layer)

@@ -12,6 +12,7 @@ from faults.makers import picture, positions_as_parquet
 from faults.small import Small
 from fuzzing.target import Files, Make, Target
 from sclinguist_core.data.section import Section
+from sclinguist_core.inference.progress import finish
 
 
 def _check_section(section: Section) -> None:
@@ -84,6 +85,30 @@ STORE_2 = (
     ".zattrs", ".zgroup", ".zmetadata", "X/.zattrs", "X/data/.zarray", "X/data/0",
     "X/indices/.zarray", "X/indptr/0", "obs/.zattrs", "obs/_index/.zarray", "obs/_index/0",
 )  # fmt: skip
+
+
+def store(folder: Path, small: Small) -> Target:
+    """Take a data set of a store for training, and read it as training does."""
+    from sclinguist_core.data.store.build import build_store
+    from sclinguist_core.data.store.index import data_sets
+    from sclinguist_core.data.store.reader import StoredCells
+
+    root = folder / "store"
+    finish(build_store([small.h5ad], root))
+    ((place, _),) = data_sets(root)
+    inside = [path for path in sorted(place.rglob("*")) if path.is_file()]
+
+    def read() -> None:
+        for path, _ in data_sets(root):
+            cells = StoredCells(path)
+            _check_section(cells.section())
+            for start in range(0, cells.n_obs, 5):
+                stop = min(start + 5, cells.n_obs)
+                assert cells.rows(start, stop).shape == (stop - start, len(cells.names))
+                if cells.has_protein:
+                    assert len(cells.proteins(start, stop)) == stop - start
+
+    return Files(paths=[root / "store.json", *inside], read=read)
 
 
 SPATIALDATA = (

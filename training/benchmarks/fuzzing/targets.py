@@ -13,6 +13,7 @@ TARGETS: dict[str, tuple[Make, int]] = {
     ".zarr of the second format": (sections.table("zarr2", *sections.STORE_2), 10),
     ".zarr in shards": (sections.table("sharded", *sections.SHARDED), 10),
     ".zarr, streamed": (sections.streamed("zarr", *sections.STORE), 10),
+    "store of cells": (sections.store, 10),
     "SpatialData": (sections.table("spatialdata", *sections.SPATIALDATA), 3),
     "matrix.mtx, barcodes, features": (sections.mtx, 50),
     "the same, compressed": (sections.packed_mtx, 40),

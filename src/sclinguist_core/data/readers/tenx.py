@@ -252,7 +252,7 @@ def _counts(group: Any, path: Path, shape: tuple[int, int]) -> sparse.csr_matrix
         or len(indices) != len(data)
         or int(indptr[0]) != 0
         or int(indptr[-1]) != len(data)
-        or bool((np.diff(indptr) < 0).any())
+        or bool((indptr[1:] < indptr[:-1]).any())
     )
     if bad:
         raise InputError(

@@ -175,7 +175,7 @@ class Record:
                 f"{FORMAT_VERSION}: build it anew with `sclinguist store build`."
             )
         try:
-            return cls(
+            record = cls(
                 **{
                     **values,
                     "source": SourceMark(**values["source"]),
@@ -183,11 +183,29 @@ class Record:
                     "parts": tuple(values["parts"]),
                 }
             )
+            record._check_types()
         except (TypeError, KeyError) as error:
             raise InputError(
                 f"'{path}' has a damaged record ({error}), expected what `sclinguist store build` "
                 "writes: build it anew."
             ) from error
+        return record
+
+    def _check_types(self) -> None:
+        """Refuse what JSON allows and nobody wrote."""
+        numbers = {
+            "n_obs": self.n_obs,
+            "n_genes": self.n_genes,
+            "n_proteins": self.n_proteins,
+            "n_values": self.n_values,
+            "size": self.source.size,
+        }
+        for key, number in numbers.items():
+            if type(number) is not int or number < (key in ("n_obs", "n_genes")):
+                raise TypeError(f"{key} is {number!r}")
+        for text in (self.name, self.counts, self.source.path, *self.parts):
+            if not isinstance(text, str):
+                raise TypeError(f"{text!r} is no text")
 
 
 def read_record(path: Path) -> Record | None:
@@ -200,7 +218,7 @@ def read_record(path: Path) -> Record | None:
     """
     try:
         content = json.loads((path / "zarr.json").read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     attributes = content.get("attributes") if isinstance(content, dict) else None
     if not isinstance(attributes, dict) or RECORD not in attributes:

@@ -88,15 +88,20 @@ class StoredCells:
     @cached_property
     def _indptr(self) -> np.ndarray:
         indptr: np.ndarray = self._element("X/indptr")
-        if len(indptr) != self.n_obs + 1 or int(indptr[-1]) != self.record.n_values:
+        if (
+            getattr(indptr, "shape", ()) != (self.n_obs + 1,)
+            or indptr.dtype.kind not in "iu"
+            or int(indptr[0]) != 0
+            or int(indptr[-1]) != self.record.n_values
+            or (indptr[1:] < indptr[:-1]).any()
+        ):
             raise self._damaged("its rows do not fit its counts")
         return indptr
 
     @cached_property
     def var(self) -> pd.DataFrame:
         """Genes, G rows, sorted by canonical symbol."""
-        var: pd.DataFrame = self._element("var")
-        return var
+        return self._frame("var", self.record.n_genes)
 
     @property
     def names(self) -> np.ndarray:
@@ -117,8 +122,7 @@ class StoredCells:
     @cached_property
     def panel(self) -> pd.DataFrame:
         """What the antibodies are, A rows."""
-        panel: pd.DataFrame = self._element("uns/protein_panel")
-        return panel
+        return self._frame("uns/protein_panel", self.record.n_proteins)
 
     def rows(self, start: int, stop: int) -> sparse.csr_matrix:
         """Read counts of consecutive cells, CSR, float32, shape (stop - start, G)."""
@@ -135,7 +139,10 @@ class StoredCells:
 
     def proteins(self, start: int, stop: int) -> np.ndarray:
         """Read antibody counts of consecutive cells, float32, shape (stop - start, A)."""
-        return self._read("obsm/protein", start, stop)
+        proteins = self._read("obsm/protein", start, stop)
+        if proteins.shape != (stop - start, self.record.n_proteins):
+            raise self._damaged("it has other antibodies than it says")
+        return proteins
 
     def section(self, start: int = 0, stop: int | None = None, *, with_rna: bool = True) -> Section:
         """Read consecutive cells as a section.
@@ -177,6 +184,14 @@ class StoredCells:
             return read_elem(self._root[key])
         except Exception as error:
             raise self._damaged(str(error)) from error
+
+    def _frame(self, key: str, n_rows: int) -> pd.DataFrame:
+        frame = self._element(key)
+        if not isinstance(frame, pd.DataFrame) or len(frame) != n_rows:
+            raise self._damaged(f"{key} is no table of {n_rows:,} rows")
+        if not frame.index.is_unique:
+            raise self._damaged(f"{key} names something twice")
+        return frame
 
     def _damaged(self, reason: str) -> InputError:
         line = (reason.strip().splitlines() or ["no reason is given"])[0]
