@@ -245,8 +245,6 @@ def test_every_call_that_fails(kind, tmp_path, monkeypatch, swaps):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits files as Linux does")
-# Of its own half-written parts the library for Excel complains when they are collected.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_disk_that_is_full_at_any_byte(kind, tmp_path):
     new, older = names_of_both(kind, tmp_path)
     kind.write(tmp_path, 5)

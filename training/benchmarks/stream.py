@@ -10,6 +10,10 @@ away. All of them end with the same: raw counts of 256 cells over a model's gene
 (in order: of thousands of consecutive cells over the file's genes). Files that were just written
 lie in the system's cache: the disk is not what is measured. Beside the rate stands the processor
 time of 1,000 cells, which other work on the machine does not change.
+
+Where annbatch is installed (it needs Python 3.12), it is measured beside: it makes its own shuffled
+collection of the same file and reads it with its defaults, with the codecs of zarrs where these are
+installed, and so does its loader from our store.
 """
 
 from __future__ import annotations
@@ -24,8 +28,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import anndata
@@ -45,6 +51,7 @@ from sclinguist_core.vocabulary.genes import gene_table
 
 EXPRESSED = 1_500
 BATCH = 256
+LIBRARIES = ("anndata", "zarr", "h5py", "annbatch", "zarrs")
 _BLOCK = 2_000
 
 
@@ -104,6 +111,42 @@ def of_store(folder: Path, n_genes: int) -> Iterator[sparse.csr_matrix]:
         window, rows = stream.batch(order, 0, number)
         yield window.counts[rows]
         number += 1
+
+
+def annbatch_collection(folder: Path) -> dict[str, float]:
+    """Build what annbatch reads, as its documentation says."""
+    import annbatch
+
+    with h5py.File(folder / "plain.h5ad") as file:
+        n_cells = len(file["X/indptr"]) - 1
+    start, processor = time.perf_counter(), time.process_time()
+    collection = annbatch.DatasetCollection(folder / "annbatch.zarr")
+    with warnings.catch_warnings(action="ignore"):
+        collection.add_adatas([folder / "plain.h5ad"], rng=np.random.default_rng(0))
+    return rates(n_cells, start, processor)
+
+
+def of_annbatch(folder: Path, n_genes: int, *, own: bool) -> Iterator[sparse.csr_matrix]:
+    """Shuffled batches by annbatch's loader, of its own collection or of our store."""
+    import annbatch
+    import zarr
+
+    warnings.simplefilter("ignore")
+    if find_spec("zarrs"):
+        zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"})
+    loader = annbatch.Loader(batch_size=BATCH, shuffle=True, rng=np.random.default_rng(0))
+    if own:
+        loader.use_collection(annbatch.DatasetCollection(folder / "annbatch.zarr", mode="r"))
+        names = loader.var.index.to_numpy()
+    else:
+        (path,) = folder.glob("store/*.zarr")
+        group = zarr.open_group(path, mode="r", use_consolidated=False)
+        loader.add_dataset(anndata.io.sparse_dataset(group["X"]))
+        names = StoredCells(path).names
+    aligner = gene_aligner(names, None, sorted(gene_names(n_genes)))
+    while True:
+        for batch in loader:
+            yield aligner.apply(sparse.csr_matrix(batch["X"], dtype=np.float32)).counts
 
 
 def of_backed(path: Path, n_genes: int) -> Iterator[sparse.csr_matrix]:
@@ -184,6 +227,16 @@ TASKS = {
     ),
     "shuffled, in memory": lambda f, n, s: measure(lambda: of_memory(f / "plain.h5ad", n), s),
 }
+if find_spec("annbatch"):
+    TASKS |= {
+        "build annbatch's collection from plain .h5ad": lambda f, n, s: annbatch_collection(f),
+        "shuffled, annbatch from its collection": lambda f, n, s: measure(
+            lambda: of_annbatch(f, n, own=True), s
+        ),
+        "shuffled, annbatch from our store": lambda f, n, s: measure(
+            lambda: of_annbatch(f, n, own=False), s
+        ),
+    }
 
 
 def in_process(task: str, folder: Path, n_genes: int, seconds: float) -> dict[str, float]:
@@ -255,6 +308,7 @@ def report(folder: Path, n_cells: int, n_genes: int, seconds: float) -> str:
             f"{found['peak'] - base:,.0f} |"
         )
     sizes["store"] = size(folder / "store")
+    libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES if find_spec(name))
     on_disk = ", ".join(f"{name} {megabytes:,.0f} MB" for name, megabytes in sizes.items())
     return "\n".join(
         [
@@ -266,8 +320,7 @@ def report(folder: Path, n_cells: int, n_genes: int, seconds: float) -> str:
             "|---|---|---|---|---|",
             *rows,
             "",
-            f"Ran on: napari-sclinguist {sclinguist_core.__version__}, anndata "
-            f"{version('anndata')}, zarr {version('zarr')}, h5py {version('h5py')}, Python "
+            f"Ran on: napari-sclinguist {sclinguist_core.__version__}, {libraries}, Python "
             f"{platform.python_version()}, {platform.machine()}, {os.cpu_count()} processor "
             f"cores, {time.strftime('%Y-%m-%d')}.",
         ]

@@ -10,9 +10,11 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pandas as pd
@@ -246,11 +248,11 @@ def _excel(
     stack: contextlib.ExitStack, columns: Columns, notes: dict[str, str], path: Path
 ) -> Writer:
     from openpyxl import Workbook
+    from openpyxl.writer.excel import ExcelWriter
 
     book = Workbook(write_only=True)
     sheet = book.create_sheet("Values")
-    # Left half-written, its generators would complain when they are collected.
-    stack.callback(lambda: None if sheet.closed else sheet.close())
+    stack.callback(_let_go, sheet)
     sheet.freeze_panes = "B2"
     for letter, wide in (("A", 24), ("B", 14), ("C", 14)):
         sheet.column_dimensions[letter].width = wide
@@ -262,13 +264,28 @@ def _excel(
 
     def finish() -> None:
         other = book.create_sheet("About")
+        stack.callback(_let_go, other)
         other.column_dimensions["A"].width = 32
         other.column_dimensions["B"].width = 60
         for pair in notes.items():
             other.append(_cells(other, pair))
-        book.save(path)
+        # As the library saves a book, but that its archive is closed when the disk fails, too.
+        book.properties.modified = datetime.now(UTC).replace(tzinfo=None)
+        with ZipFile(path, "w", ZIP_DEFLATED) as archive:
+            ExcelWriter(book, archive).save()
 
     return add, finish
+
+
+def _let_go(sheet: Any) -> None:
+    """End a sheet that was not finished: its parts would complain when they are collected."""
+    writer = sheet._writer
+    if sheet.closed or writer is None:
+        return
+    rows = [] if sheet._rows is None else [sheet._rows.close]
+    for end in (*rows, writer.close, writer.cleanup):
+        with contextlib.suppress(Exception):  # a full disk may refuse each of them
+            end()
 
 
 def _plain(part: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
