@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -199,6 +201,23 @@ def test_metadata_without_the_kind_of_a_node(small, tmp_path):
     layers.write_text(json.dumps(json.loads(layers.read_text()) | {"node_type": "odd"}))
     with pytest.raises(InputError, match="cannot be read as AnnData"):
         BackedSection(path)
+
+
+def test_a_path_without_a_name_is_written_as_it_was_given():
+    assert DataEntry(path="/").to_plain() == "/"
+
+
+def test_a_spatialdata_store_of_an_older_format_is_read_without_advice(tmp_path, small):
+    path = small.copy("spatialdata", tmp_path)
+    metadata = path / "zarr.json"
+    content = json.loads(metadata.read_text())
+    content["attributes"]["spatialdata_attrs"]["version"] = "0.1"
+    metadata.write_text(json.dumps(content))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with contextlib.suppress(InputError):
+            open_section(path)
+    assert [str(each.message) for each in said if "most current" in str(each.message)] == []
 
 
 def test_batches_called_by_numbers_are_left_out():

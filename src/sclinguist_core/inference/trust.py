@@ -17,6 +17,7 @@ from scipy import sparse
 
 from sclinguist_core.data.align import AlignedRna
 from sclinguist_core.data.correlation import column_correlation
+from sclinguist_core.data.numbers import as_numbers
 from sclinguist_core.model.calibration import ContextCalibration, fisher, implied_r
 
 DEFAULT_INTERVAL = 1.645
@@ -325,7 +326,7 @@ def with_fine_tuning(
             for is_tuned, where, label, former in found
         ]
     if expected_r is not None:
-        cross_validated = pd.to_numeric(table["heldout_r"], errors="coerce").to_numpy(np.float64)
+        cross_validated = as_numbers(table["heldout_r"])
         here = (table["fine_tuned"] == context).to_numpy()
         cross_validated = np.where(here, np.maximum(cross_validated, 0.0), np.nan)
         expected_r = np.where(tuned, cross_validated, expected_r)

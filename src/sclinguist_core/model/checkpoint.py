@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import pandas as pd
 
+from sclinguist_core.data.numbers import SAFE_PRECISION
 from sclinguist_core.errors import InputError
 from sclinguist_core.files import holder, replace_folder, sync, sync_names
 from sclinguist_core.model import calibration as calibrations
@@ -353,7 +354,12 @@ def _read_table(path: Path, texts: tuple[str, ...], numbers: tuple[str, ...] = (
     """Read a table that must have some columns of text, and some of finite numbers."""
     with opened(path) as file, reading(path, "a tab-separated table", remedy=_REMEDY):
         table = pd.read_csv(
-            file, sep="\t", keep_default_na=False, na_values={}, dtype=dict.fromkeys(texts, str)
+            file,
+            sep="\t",
+            keep_default_na=False,
+            na_values={},
+            dtype=dict.fromkeys(texts, str),
+            float_precision=SAFE_PRECISION,
         )
     missing = [name for name in (*texts, *numbers) if name not in table.columns]
     if missing:

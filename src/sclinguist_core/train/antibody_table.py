@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from sclinguist_core.data.numbers import SAFE_PRECISION
 from sclinguist_core.data.section import Section
 from sclinguist_core.errors import InputError
 from sclinguist_core.reading import opened, reading
@@ -37,7 +38,9 @@ def read_antibody_table(entry: DataEntry) -> Section:
     separator = "\t" if ".tsv" in path.name.lower() else ","
     kind = "a table of antibody counts, one row a cell"
     with opened(path) as file, reading(path, kind, remedy="write it anew as CSV or TSV"):
-        table = pd.read_csv(file, sep=separator, index_col=0, low_memory=False)
+        table = pd.read_csv(
+            file, sep=separator, index_col=0, low_memory=False, float_precision=SAFE_PRECISION
+        )
     if entry.transpose:
         table = table.T
     table.index = pd.Index(table.index.astype(str), dtype=object)

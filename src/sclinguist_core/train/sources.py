@@ -109,7 +109,7 @@ class DataEntry:
         if isinstance(self.same_cells_as, tuple) and self.same_cells_as:
             values["same_cells_as"] = list(self.same_cells_as)
         if self.name == _stem(self.path):
-            del values["name"]
+            values.pop("name", None)
         return self.path if set(values) == {"path"} else values
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from sclinguist_core.data import lattice
 from sclinguist_core.data.features import ORIGINAL_NAME
+from sclinguist_core.data.numbers import as_numbers
 from sclinguist_core.data.readers.assemble import (
     Parts,
     assemble,
@@ -283,7 +284,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 def _indices(column: pd.Series) -> np.ndarray:
     """Rows or columns of the slide, float64; NaN for what is no number."""
-    numbers = pd.to_numeric(column.astype(object), errors="coerce").to_numpy(np.float64)
+    numbers = as_numbers(column)
     return np.where(np.isfinite(numbers), numbers, np.nan)
 
 

@@ -79,6 +79,8 @@ def _read_entries(file: BinaryIO, *, pattern: bool, most: int) -> pd.DataFrame:
                 dtype={"row": np.int64, "column": np.int64, "value": np.float32},
                 index_col=False,
                 nrows=most,
+                # The default may crash (`sclinguist_core.data.numbers`); exact enough for float32.
+                float_precision="legacy",
             )
     except pd.errors.EmptyDataError:
         return pd.DataFrame({"row": [], "column": [], "value": []}, dtype=np.int64)

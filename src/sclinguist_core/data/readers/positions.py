@@ -10,6 +10,7 @@ from typing import TypeGuard
 import numpy as np
 import pandas as pd
 
+from sclinguist_core.data.numbers import as_numbers
 from sclinguist_core.data.readers.layout import POSITIONS, SCALEFACTORS, find_one
 from sclinguist_core.errors import InputError
 from sclinguist_core.reading import check_fits, opened, read_json, reading
@@ -59,7 +60,7 @@ def read_positions(folder: Path, prefix: str = "") -> pd.DataFrame:
             f"'{path}' names {repeated.nunique()} barcode(s) twice, such as {repeated.iloc[0]}, "
             "expected one line a spot: take the file that Space Ranger wrote."
         )
-    numbers = frame[list(COLUMNS)].apply(pd.to_numeric, errors="coerce").astype(np.float64)
+    numbers = pd.DataFrame({name: as_numbers(frame[name]) for name in COLUMNS}, index=frame.index)
     bad = ~(numbers.abs() < _LARGEST).all(axis=1)
     if bad.any():
         line = frame.loc[bad].iloc[0]

@@ -119,6 +119,8 @@ def _read(path: Path) -> SpatialData:
     check_zarr(path, whole="table")
     with reading(path, "SpatialData", remedy=_REMEDY), warnings.catch_warnings():
         ignore_strangers()
+        # Advice to who writes the store; older formats are read as well.
+        warnings.filterwarnings("ignore", message="SpatialData is not stored in the most current")
         sdata = spatialdata.read_zarr(path)
     if not sdata.tables:
         raise InputError(

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from sclinguist_core.data.numbers import SAFE_PRECISION, as_numbers
 from sclinguist_core.data.readers.assemble import Parts, assemble
 from sclinguist_core.data.readers.positions import match_barcodes, read_parquet
 from sclinguist_core.data.readers.spaceranger import read_counts, section_name
@@ -103,7 +104,7 @@ def _read_cells(path: Path) -> pd.DataFrame:
         cells = read_parquet(path)
     else:
         with opened(path) as file, reading(path, "a table of cells"):
-            cells = pd.read_csv(file)
+            cells = pd.read_csv(file, float_precision=SAFE_PRECISION)
     missing = [column for column in _COLUMNS if column not in cells.columns]
     if missing:
         raise InputError(
@@ -121,5 +122,5 @@ def _read_cells(path: Path) -> pd.DataFrame:
         )
     for column in (*_COLUMNS[1:], *_EXTRA):
         if column in cells:
-            cells[column] = pd.to_numeric(cells[column], errors="coerce")
+            cells[column] = as_numbers(cells[column])
     return cells
