@@ -13,6 +13,7 @@ from sclinguist_core.model.checkpoint import (
     CheckpointInfo,
     check_checkpoint_target,
     load_checkpoint,
+    read_summary,
     save_checkpoint,
 )
 from sclinguist_core.model.config import TranslatorConfig
@@ -155,6 +156,15 @@ def test_missing_files_are_named(checkpoint, tmp_path):
         load_checkpoint(folder)
     with pytest.raises(InputError, match="no such folder"):
         load_checkpoint(tmp_path / "nowhere")
+
+
+def test_figures_of_no_genes_are_numbers(checkpoint, tmp_path):
+    folder = save_checkpoint(checkpoint, tmp_path / "tiny")
+    path = folder / "genes.tsv"
+    path.write_text(path.read_text().splitlines()[0])
+    genes = read_summary(folder).genes
+    assert len(genes) == 0
+    assert {str(genes[name].dtype) for name in ("reference_share", "mean", "std")} == {"float64"}
 
 
 def test_a_pickle_is_never_executed(checkpoint, tmp_path):

@@ -367,12 +367,14 @@ def _read_table(path: Path, texts: tuple[str, ...], numbers: tuple[str, ...] = (
             f"{path}: expected columns {', '.join((*texts, *numbers))}; missing {missing}; "
             f"{_REMEDY}"
         )
+    if table.empty:  # what a protein model says of genes; pandas takes nothing for text
+        return table.astype(dict.fromkeys(numbers, np.float64))
     wrong = [
         name
         for name in numbers
         if table[name].dtype.kind not in "iuf" or not np.isfinite(table[name]).all()
     ]
-    if wrong and len(table):
+    if wrong:
         raise InputError(
             f"{path}: expected finite numbers in {', '.join(wrong)}, found others; {_REMEDY}"
         )
