@@ -7,9 +7,7 @@ SHELL := /bin/bash
 
 VENV := .venv
 BIN := $(VENV)/bin
-# Python compiles what is imported; compiling all that is installed takes a minute.
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
-	-c constraints.txt
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # An installation is repeated when what it was made from changes.
 PINS := pyproject.toml constraints.txt
 PYTEST_ARGS ?=
