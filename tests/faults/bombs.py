@@ -8,7 +8,6 @@ import tarfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import h5py
 import pyarrow as pa
@@ -133,40 +132,27 @@ def _zarr_chunk(store: Path, folder: Path) -> None:
     (store / "X" / "data" / "c" / "0").write_bytes(Zstd().encode(bytes(_UNPACKED)))
 
 
-def _zstd_stream(store: Path, folder: Path) -> None:
-    """Packed as a stream is, whose length nobody knew when it began."""
+def zstd_stream(n_bytes: int) -> bytes:
+    """Pack zeros as a stream is packed, whose length nobody knew when it began."""
     packed = pa.BufferOutputStream()
     with pa.CompressedOutputStream(packed, "zstd") as stream:
-        for _ in range(_UNPACKED // 2**20):
-            stream.write(bytes(2**20))
-    (store / "X" / "data" / "c" / "0").write_bytes(packed.getvalue())
+        for start in range(0, n_bytes, 2**20):
+            stream.write(bytes(min(2**20, n_bytes - start)))
+    return packed.getvalue().to_pybytes()
+
+
+def _zstd_chunk_of_a_stream(store: Path, folder: Path) -> None:
+    (store / "X" / "data" / "c" / "0").write_bytes(zstd_stream(_UNPACKED))
 
 
 def _in_shard(store: Path, folder: Path) -> None:
-    """A chunk that is a bomb in a shard whose other chunks are not there."""
+    """A chunk that is a bomb, in a shard whose three other chunks are not there."""
     from numcodecs import Zstd
 
-    array = store / "X" / "data"
-
-    def in_shards(node: dict[str, Any]) -> None:
-        n_values = node["chunk_grid"]["configuration"]["chunk_shape"][0]
-        node["codecs"] = [
-            {
-                "name": "sharding_indexed",
-                "configuration": {
-                    "chunk_shape": [n_values],
-                    "codecs": [*({"name": name} for name in ("bytes", "zstd"))],
-                    "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
-                    "index_location": "end",
-                },
-            }
-        ]
-
-    edit_json(array / "zarr.json", in_shards)
-    edit_json(store / "zarr.json", lambda node: node.pop("consolidated_metadata"))
     packed = Zstd().encode(bytes(_UNPACKED))
-    index = struct.pack("<QQ", 0, len(packed))
-    (array / "c" / "0").write_bytes(packed + index)
+    index = struct.pack("<8Q", 0, len(packed), *[2**64 - 1] * 6)
+    shard = store / "X" / "data" / "c" / "0"
+    shard.write_bytes(packed + index + bytes(4))  # a checksum, which zarr would look at next
 
 
 def _blosc_chunk(store: Path, folder: Path) -> None:
@@ -262,8 +248,8 @@ _READ = {
     "chunk of HDF5 names": (in_hdf5(_hdf5_chunk("obs/_index")), "."),
     "chunk of a 10x .h5": (in_hdf5(_hdf5_chunk("matrix/data"), "tenx"), "."),
     "zstd chunk of zarr": (in_zarr(_zarr_chunk), "."),
-    "zstd chunk of zarr that states no size": (in_zarr(_zstd_stream), "unpacks to"),
-    "chunk of a shard of zarr": (in_zarr(_in_shard), "unpacks to"),
+    "zstd chunk of zarr that states no size": (in_zarr(_zstd_chunk_of_a_stream), "unpacks to"),
+    "chunk of a shard of zarr": (in_zarr(_in_shard, "sharded"), "unpacks to"),
     "bz2 chunk of zarr": (in_zarr(_bz2_chunk, "zarr2"), "packs an array by 'bz2', expected blosc"),
     "lz4 chunk of zarr": (in_zarr(_lz4_chunk, "zarr2"), "unpacks to 67,108,864"),
     "gzip chunk of zarr": (in_zarr(_gzip_chunk, "zarr2"), "unpacks to"),

@@ -159,6 +159,8 @@ def test_types_that_numpy_would_read_as_python(tmp_path, dtype):
         ({"filters": [{"id": "bz2"}]}, "by 'bz2'"),
         ({"codecs": [{"name": "bytes"}, {"name": "numcodecs.bz2"}]}, "by 'bz2'"),
         ({"codecs": [{"name": "gzip"}, {"name": "zstd"}]}, "by gzip and zstd, expected one"),
+        ({"codecs": [{"id": "zstd", "name": "numcodecs.lzma"}]}, "by 'lzma'"),
+        ({"compressor": {"id": "lzma", "name": "zstd"}}, "by 'lzma'"),
         ({"codecs": [{"name": "sharding_indexed", "configuration": {
             "codecs": ["bytes", {"name": "lzma"}], "index_codecs": ["bytes"]}}]}, "by 'lzma'"),
         ({"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [4]}},

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
-import pyarrow as pa
 import pytest
 import zarr
 from numcodecs import Zstd
 from scipy import sparse
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
+from faults.bombs import zstd_stream
 from sclinguist_core.data.readers import chunk_heads
 from sclinguist_core.data.readers.zarr_check import check_zarr
 from sclinguist_core.data.write import write_table
@@ -109,21 +109,13 @@ def test_shards_that_cannot_be_followed(tmp_path, changes):
         check_zarr(tmp_path / "a.zarr")
 
 
-def streamed(n_bytes: int) -> bytes:
-    """Zstandard that does not say how long it is."""
-    packed = pa.BufferOutputStream()
-    with pa.CompressedOutputStream(packed, "zstd") as stream:
-        stream.write(bytes(n_bytes))
-    return packed.getvalue().to_pybytes()
-
-
 @pytest.mark.parametrize("n_frames", [1, 2])
 def test_zstandard_without_a_size(tmp_path, monkeypatch, n_frames):
     node = {
         "zarr_format": 2, "shape": [2**20], "chunks": [2**20], "dtype": "|u1",
         "compressor": {"id": "zstd"},
     }  # fmt: skip
-    (tmp_path / "0").write_bytes(streamed(2**20 // n_frames) * n_frames)
+    (tmp_path / "0").write_bytes(zstd_stream(2**20 // n_frames) * n_frames)
     # So small a chunk cannot become much, and is not unpacked to find out.
     assert chunk_heads.check_chunks(tmp_path, node, 2**20) == 0
     monkeypatch.setattr(chunk_heads, "_HARMLESS", 0)
@@ -145,7 +137,7 @@ def test_texts_of_any_length_end_at_the_memory_that_is_free(tmp_path, monkeypatc
         "compressor": {"id": codec}, "filters": [{"id": "vlen-utf8"}],
     }  # fmt: skip
     (tmp_path / ".zarray").write_text(json.dumps(node))
-    packed = gzip.compress(bytes(2**24)) if codec == "gzip" else streamed(2**24)
+    packed = gzip.compress(bytes(2**24)) if codec == "gzip" else zstd_stream(2**24)
     (tmp_path / "0").write_bytes(packed)
     monkeypatch.setattr(chunk_heads, "_HARMLESS", 0)
     check_zarr(tmp_path)

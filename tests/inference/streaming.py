@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from inference.untrained import CONFIG, untrained_cells, untrained_checkpoint
 from sclinguist_core.data.backed_section import BackedSection
 from sclinguist_core.data.write import write_table
 from sclinguist_core.inference import stream
+from sclinguist_core.inference.progress import Progress
 from sclinguist_core.model.calibration import ContextCalibration, interval_features
 from sclinguist_core.model.checkpoint import Checkpoint, save_checkpoint
 from sclinguist_core.model.familiarity import Familiarity
@@ -242,6 +244,12 @@ def predicted_alone(source: Path, output: Path, model: Path) -> ad.AnnData:
     errors = process.communicate(timeout=120)[1]
     assert process.returncode == 0, errors
     return read(output)
+
+
+def reach(steps: Generator[Progress, None, Any], phase: str) -> None:
+    """Let a streamed prediction come to a phase."""
+    while next(steps).phase != phase:
+        pass
 
 
 def n_blocks(source: Path) -> int:

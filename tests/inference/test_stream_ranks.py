@@ -160,8 +160,7 @@ def test_a_slow_one_skips_what_the_first_has_done_meanwhile(source, model, tmp_p
     output = tmp_path / "out.zarr"
     begin(source, output, model)
     slow = predict_to_iter(source, output, model=model, rank=Rank(index=1, count=2))
-    while next(slow).phase != "predicting":
-        pass
+    streaming.reach(slow, "predicting")
     monkeypatch.setattr(stream_blocks, "time", Clock())
     first = predict_to_iter(source, output, model=model, rank=Rank(index=0, count=2))
     last = n_blocks(source) - (n_blocks(source) % 2) - 1
@@ -185,8 +184,7 @@ def test_a_slow_one_ends_well_when_the_first_has_finished(
     output = tmp_path / "out.zarr"
     begin(source, output, model)
     slow = predict_to_iter(source, output, model=model, rank=Rank(index=1, count=2))
-    while next(slow).phase != "predicting":
-        pass
+    streaming.reach(slow, "predicting")
     monkeypatch.setattr(stream_blocks, "time", Clock())
     finish(predict_to_iter(source, output, model=model, rank=Rank(index=0, count=2)))
     assert finish(slow).info == {}
@@ -202,8 +200,7 @@ def test_a_folder_that_somebody_removes_is_told(source, model, tmp_path):
         begin(source, output, model)
         rank = Rank(index=index, count=2)
         steps = predict_to_iter(source, output, model=model, rank=rank)
-        while next(steps).phase != "predicting":
-            pass
+        streaming.reach(steps, "predicting")
         shutil.rmtree(work)
         with pytest.raises(InputError, match="was removed while blocks were written there"):
             finish(steps)
@@ -214,8 +211,7 @@ def test_one_that_comes_late_makes_no_folder(source, model, tmp_path, monkeypatc
     output, late, clock = tmp_path / "out.zarr", Rank(index=1, count=2), Clock()
     monkeypatch.setattr(stream_blocks, "time", clock)
     steps = predict_to_iter(source, output, model=model, rank=late)
-    while next(steps).phase != "waiting for the first process":
-        pass
+    streaming.reach(steps, "waiting for the first process")
     assert list(tmp_path.iterdir()) == []
     # Finished while it waits: nothing is left for it.
     finish(predict_to_iter(source, output, model=model, rank=Rank()))

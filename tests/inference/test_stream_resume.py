@@ -265,8 +265,7 @@ def test_the_journal_is_the_last_to_go(tmp_path, monkeypatch):
 def test_two_processes_do_not_do_the_same_work(source, model, tmp_path, monkeypatch):
     output = tmp_path / "out.h5ad"
     steps = stream.predict_to_iter(source, output, model=model)
-    while next(steps).phase != "predicting":
-        pass
+    streaming.reach(steps, "predicting")
     with pytest.raises(InputError, match="another process is at work"):
         predict_to(source, output, model=model)
     for _ in steps:

@@ -10,7 +10,6 @@ Shapes: n cells, G features.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Generator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from sclinguist_core.data.backed_matrix import BLOCK_VALUES, BackedMatrix
 from sclinguist_core.data.counts import ValueSurvey, Verdict, choose_counts, count_places
 from sclinguist_core.data.features import gene_mask
 from sclinguist_core.data.readers.hdf5 import check_hdf5
-from sclinguist_core.data.readers.zarr_check import check_zarr, ignore_strangers
+from sclinguist_core.data.readers.zarr_check import check_zarr, no_strangers
 from sclinguist_core.errors import InputError
 from sclinguist_core.reading import check_fits, reading
 
@@ -59,8 +58,7 @@ class BackedTable:
         self.path = path
         self._closing = ExitStack()
         self._read: dict[str, Any] = {}
-        with _reading(path), warnings.catch_warnings():
-            ignore_strangers()
+        with _reading(path), no_strangers():
             self.group: Any = self._open()
             found = sorted(map(str, self.group.keys()))
         if not {"obs", "var"} <= set(found):
@@ -115,8 +113,7 @@ class BackedTable:
         """
         from anndata.io import read_elem
 
-        with _reading(self.path), warnings.catch_warnings():
-            ignore_strangers()
+        with _reading(self.path), no_strangers():
             node = self.group[key]
             check_fits(_n_bytes(node), self.path)
             return read_elem(node)
@@ -139,8 +136,7 @@ class BackedTable:
 
     def names(self, key: str) -> list[str]:
         """Names of the elements of a group, such as ``"layers"``; none where it is absent."""
-        with _reading(self.path), warnings.catch_warnings():
-            ignore_strangers()
+        with _reading(self.path), no_strangers():
             node = self.group.get(key, {})
             # anndata writes an array without values where there is no ``raw``.
             return [] if hasattr(node, "shape") else sorted(map(str, node.keys()))

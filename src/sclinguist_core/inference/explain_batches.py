@@ -68,9 +68,10 @@ def attributed_batches(
         panels = model.panels(torch.from_numpy(aligned.measured).to(device), tables)
     cells = Cells(values=expression, pattern=aligned.pattern)
     max_tokens = CUDA_TOKENS if device.type == "cuda" else CPU_GRADIENT_TOKENS
-    waiting = np.flatnonzero(cells.lengths)
+    lengths = cells.lengths
+    waiting = np.flatnonzero(lengths)
     while len(waiting):
-        chosen = next(bucketed_rows(cells.lengths[waiting], batch_size or len(waiting), max_tokens))
+        chosen = next(bucketed_rows(lengths[waiting], batch_size or len(waiting), max_tokens))
         rows = waiting[chosen]
         try:
             tokens = cells.tokens(rows, device)

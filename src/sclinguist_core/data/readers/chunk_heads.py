@@ -16,7 +16,14 @@ from typing import IO, Any
 
 import numpy as np
 
-from sclinguist_core.data.readers.shards import Packed, inner_chunks, sharding
+from sclinguist_core.data.readers.shards import (
+    Packed,
+    as_codecs,
+    codec_name,
+    inner_chunks,
+    settings,
+    sharding,
+)
 from sclinguist_core.errors import InputError
 from sclinguist_core.reading import free_memory, reading
 
@@ -129,17 +136,15 @@ def _codecs(node: dict[str, Any]) -> list[str]:
 
 def _chains(node: dict[str, Any]) -> Iterator[list[str]]:
     """Names of the codecs of chunks, and of the chunks and the index within those of shards."""
-    waiting = [[node.get("compressor"), *_listed(node, "filters"), *_listed(node, "codecs")]]
+    # What has a name in the third format had an id in the second; the other key means nothing.
+    second = [node.get("compressor"), *_listed(node, "filters")]
+    named = [{"name": each.get("id")} if isinstance(each, dict) else each for each in second]
+    waiting = [[*named, *_listed(node, "codecs")]]
     while waiting:
-        chain = waiting.pop()
-        codecs = [codec for codec in chain if isinstance(codec, dict)]
-        names = [codec.get("id") or codec.get("name") for codec in codecs]
-        names += [codec for codec in chain if isinstance(codec, str)]
-        yield [str(name).removeprefix("numcodecs.") for name in names]
+        codecs = as_codecs([each for each in waiting.pop() if isinstance(each, dict | str)])
+        yield [codec_name(codec) for codec in codecs]
         for codec in codecs:
-            inner = codec.get("configuration")
-            if isinstance(inner, dict):
-                waiting += [_listed(inner, key) for key in ("codecs", "index_codecs")]
+            waiting += [_listed(settings(codec), key) for key in ("codecs", "index_codecs")]
 
 
 def _listed(node: dict[str, Any], key: str) -> list[Any]:

@@ -25,7 +25,7 @@ from sclinguist_core.data.readers.assemble import (
 from sclinguist_core.data.readers.hdf5 import check_hdf5
 from sclinguist_core.data.readers.images import is_image, to_rgb8
 from sclinguist_core.data.readers.positions import check_scale
-from sclinguist_core.data.readers.zarr_check import check_zarr, ignore_strangers
+from sclinguist_core.data.readers.zarr_check import check_zarr, no_strangers
 from sclinguist_core.data.section import Assay, Section, SectionImage
 from sclinguist_core.data.write import ASSAY
 from sclinguist_core.errors import InputError
@@ -104,11 +104,10 @@ def read_anndata(path: Path) -> AnnData:
         _check_is_anndata(path)
         read = anndata.read_h5ad
     remedy = "write it anew with anndata, or fetch it again"
-    with reading(path, "AnnData", remedy=remedy), python_warnings.catch_warnings():
+    with reading(path, "AnnData", remedy=remedy), no_strangers():
         # Repeated names are dealt with below and told in our own words; numbers as names are usual.
         python_warnings.filterwarnings("ignore", message=".*names are not unique")
         python_warnings.filterwarnings("ignore", message="Transforming to str index")
-        ignore_strangers()
         table = read(path)
     check_arrays(table, path)
     make_names_unique(table)

@@ -72,21 +72,21 @@ def sharding(node: dict[str, Any], n_bytes: int, array: Path) -> Sharding | None
     InputError
         If it says that in a way that cannot be followed.
     """
-    codecs = _dicts(node.get("codecs"))
-    configuration = next((_settings(codec) for codec in codecs if _name(codec) == _CODEC), None)
+    codecs = as_codecs(node.get("codecs"))
+    configuration = next((settings(codec) for codec in codecs if codec_name(codec) == _CODEC), None)
     if configuration is None:
         return None
-    inner, index = (_dicts(configuration.get(key)) for key in ("codecs", "index_codecs"))
-    names = [_name(codec) for codec in index]
+    inner, index = (as_codecs(configuration.get(key)) for key in ("codecs", "index_codecs"))
+    names = [codec_name(codec) for codec in index]
     grid = node.get("chunk_grid")
-    outer = _shape(_settings(grid).get("chunk_shape") if isinstance(grid, dict) else None)
+    outer = _shape(settings(grid).get("chunk_shape") if isinstance(grid, dict) else None)
     shape = _shape(configuration.get("chunk_shape"))
     is_known = (
         len(outer) == len(shape) > 0
         and not any(many % one for many, one in zip(outer, shape, strict=True))
-        and _name(codecs[-1]) == _CODEC
+        and codec_name(codecs[-1]) == _CODEC
         and names in (["bytes"], ["bytes", "crc32c"])
-        and all(_name(codec) != _CODEC for codec in inner)
+        and all(codec_name(codec) != _CODEC for codec in inner)
     )
     if not is_known:
         raise InputError(
@@ -101,7 +101,7 @@ def sharding(node: dict[str, Any], n_bytes: int, array: Path) -> Sharding | None
         n_chunks=n_chunks,
         index_bytes=n_chunks * _ENTRY + _CRC * ("crc32c" in names),
         at_start=configuration.get("index_location", "end") == "start",
-        byte_order=">" if _settings(index[0]).get("endian") == "big" else "<",
+        byte_order=">" if settings(index[0]).get("endian") == "big" else "<",
     )
 
 
@@ -139,16 +139,18 @@ def _shape(value: Any) -> list[int]:
     return value if is_shape else []
 
 
-def _dicts(codecs: Any) -> list[dict[str, Any]]:
-    """Codecs as objects: a name alone is one without settings."""
-    listed = codecs if isinstance(codecs, list) else []
-    return [codec if isinstance(codec, dict) else {"name": codec} for codec in listed]
+def as_codecs(listed: Any) -> list[dict[str, Any]]:
+    """Codecs as objects: a name alone is one without settings; none where that is no list."""
+    codecs = listed if isinstance(listed, list) else []
+    return [codec if isinstance(codec, dict) else {"name": codec} for codec in codecs]
 
 
-def _name(codec: dict[str, Any]) -> str:
+def codec_name(codec: dict[str, Any]) -> str:
+    """Name of a codec, whoever made it."""
     return str(codec.get("name")).removeprefix("numcodecs.")
 
 
-def _settings(codec: dict[str, Any]) -> dict[str, Any]:
+def settings(codec: dict[str, Any]) -> dict[str, Any]:
+    """Return what a codec is set to."""
     found = codec.get("configuration")
     return found if isinstance(found, dict) else {}

@@ -22,7 +22,7 @@ from sclinguist_core.data.readers.assemble import Parts, assemble, check_arrays,
 from sclinguist_core.data.readers.h5ad import make_names_unique, take_positions
 from sclinguist_core.data.readers.layout import CELLS
 from sclinguist_core.data.readers.spatialdata_images import affine_of, read_images, scanpy_entry
-from sclinguist_core.data.readers.zarr_check import check_zarr, ignore_strangers
+from sclinguist_core.data.readers.zarr_check import check_zarr, no_strangers
 from sclinguist_core.data.section import Assay, Section, SectionImage
 from sclinguist_core.errors import InputError
 from sclinguist_core.reading import reading
@@ -117,8 +117,7 @@ def _read(path: Path) -> SpatialData:
     import spatialdata
 
     check_zarr(path, whole="table")
-    with reading(path, "SpatialData", remedy=_REMEDY), warnings.catch_warnings():
-        ignore_strangers()
+    with reading(path, "SpatialData", remedy=_REMEDY), no_strangers():
         # Advice to who writes the store; older formats are read as well.
         warnings.filterwarnings("ignore", message="SpatialData is not stored in the most current")
         sdata = spatialdata.read_zarr(path)

@@ -11,6 +11,7 @@ import math
 import os
 import warnings
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +85,16 @@ def check_zarr(store: Path, *, whole: str = "", not_whole: Collection[str] = ())
     check_fits(max(n_bytes, largest), store)
 
 
-def ignore_strangers() -> None:
+@contextmanager
+def no_strangers() -> Iterator[None]:
     """Keep zarr from warning of files that are none of a store's, such as those of file browsers.
 
-    Within ``warnings.catch_warnings`` of the caller.
+    What else is ignored within comes back afterwards, too.
     """
-    warnings.filterwarnings("ignore", message=".*not recognized as a component of a Zarr hierarchy")
+    told = ".*not recognized as a component of a Zarr hierarchy"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=told)
+        yield
 
 
 def _metadata_files(store: Path) -> Iterator[Path]:
